@@ -1,0 +1,94 @@
+"""From a command line to a config, and from an error to one line and an exit code."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from otrw.config import Config
+from otrw.errors import UserError
+
+PRESETS = Path(__file__).resolve().parent.parent / "launch" / "presets"
+
+
+def parse_config(arguments: Sequence[str], default: str = "digits_lt", description: str = "") -> Config:
+    """Config from ``--config FILE_OR_PRESET`` and overrides ``--section.key value``; without --config the default preset.
+
+    With ``--run.resume FOLDER`` everything is read from the folder. Raises UserError.
+    """
+    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a preset's name or a YAML file; may be given several times")
+    parser.add_class_arguments(Config)
+    arguments = _with_preset_paths(list(arguments), default)
+    try:
+        namespace = parser.parse_args(arguments)
+        config = parser.instantiate_classes(namespace)
+        config = Config(**{key: value for key, value in vars(config).items() if key != "config"})
+    except ArgumentError as error:
+        raise UserError(_one_line(error)) from None
+    if config.run.resume is None:
+        return config
+    folder = Path(config.run.resume)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"run.resume must be a run's folder, got {str(folder)!r}, which has no config.yaml")
+    stored = parse_config(["--config", str(folder / "config.yaml")])
+    return replace(stored, run=replace(stored.run, resume=str(folder)))
+
+
+def exit_with_message(action: Callable[[], object]) -> None:
+    """Run a script's action. Errors a user can mend: one line on standard error, once for all processes, exit code 2.
+
+    Other expected failures (training diverged, interrupted) exit with 1 and 130; bugs keep their traceback.
+    """
+    try:
+        action()
+    except UserError as error:
+        _stop(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; go on with --run.resume and the run's folder", 130)
+    except RuntimeError as error:
+        if type(error).__name__ != "NonFiniteError":
+            raise
+        _stop(f"error: {error}", 1)
+
+
+def _stop(message: str, code: int) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(message, file=sys.stderr, flush=True)
+    else:
+        time.sleep(2)  # a launcher ends all processes when the first is gone: let the one that prints be the first
+    sys.exit(code)
+
+
+def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
+    """Replace a preset's name after --config by its file; put the default preset first where none is named."""
+    result, named = [], False
+    pieces = iter(arguments)
+    for piece in pieces:
+        key, separator, value = piece.partition("=")
+        if key == "--config":
+            named = True
+            value = value if separator else next(pieces, "")
+            result += ["--config", str(_config_file(value))]
+        else:
+            result.append(piece)
+    return result if named else ["--config", str(_config_file(default)), *result]
+
+
+def _config_file(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    preset = PRESETS / f"{name}.yaml"
+    if preset.is_file():
+        return preset
+    known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+    raise UserError(f"--config must name a file or one of the presets {known}, got {name!r}")
+
+
+def _one_line(error: ArgumentError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("- ") if lines else "the command line cannot be read"

@@ -1,0 +1,83 @@
+"""Batched random crops, flips and cutout on the device, each sample with draws of its own.
+
+The draws are a hash of (key, sample index): they do not depend on the process or on the order of the batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_GAMMA, _MIX_1, _MIX_2 = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+NUM_DRAWS = 5  # crop row, crop column, flip, cutout row, cutout column
+
+
+class Augmentation(NamedTuple):
+    """What may happen to a training image; see AugmentConfig for the units."""
+
+    crop_padding: int = 0
+    padding_mode: str = "reflect"
+    horizontal_flip: bool = False
+    cutout_size: int = 0
+
+
+def uniform_draws(key: int, index: Tensor, num_draws: int) -> Tensor:
+    """Uniform numbers in [0, 1), (n, num_draws), a pure function of the key and each index.
+
+    SplitMix64 (Steele et al., OOPSLA 2014) of the counter index * num_draws + draw.
+    """
+    key = key if key < 1 << 63 else key - (1 << 64)
+    counter = index[:, None] * num_draws + torch.arange(1, num_draws + 1, device=index.device)
+    x = counter * _GAMMA + key
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    x = x ^ _shift_right(x, 31)
+    return _shift_right(x, 40).float() / (1 << 24)
+
+
+def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentation) -> Tensor:
+    """Rows `index` (n,) of uint8 images (N, height, width, channels) -> (n, height, width, channels) float in [0, 255].
+
+    Crop and flip are one gather. Pixels of zero padding are 0; those of a cutout square are NaN, to be set to the mean.
+    """
+    height, width = images.shape[1:3]
+    draws = uniform_draws(key, index, NUM_DRAWS)
+    span = 2 * augmentation.crop_padding + 1
+    y = _offsets(draws[:, 0], span, augmentation.crop_padding, height)
+    x = _offsets(draws[:, 1], span, augmentation.crop_padding, width)
+    if augmentation.horizontal_flip:
+        x = torch.where(draws[:, 2:3] < 0.5, x.flip(1), x)
+    outside = (_outside(y, height)[:, :, None] | _outside(x, width)[:, None, :])[..., None]
+    y, x = _reflect(y, height), _reflect(x, width)
+    result = images[index[:, None, None], y[:, :, None], x[:, None, :]].float()
+    if augmentation.crop_padding and augmentation.padding_mode == "zero":
+        result = result.masked_fill(outside, 0)
+    if augmentation.cutout_size:
+        inside_y = _square(draws[:, 3], height, augmentation.cutout_size)
+        inside_x = _square(draws[:, 4], width, augmentation.cutout_size)
+        result = result.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[..., None], torch.nan)
+    return result
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical: torch's shift of int64 keeps the sign
+
+
+def _offsets(draw: Tensor, span: int, padding: int, size: int) -> Tensor:
+    start = (draw * span).long() - padding
+    return start[:, None] + torch.arange(size, device=draw.device)
+
+
+def _outside(position: Tensor, size: int) -> Tensor:
+    return (position < 0) | (position >= size)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    position = position.abs()
+    return torch.where(position >= size, 2 * (size - 1) - position, position).clamp(0, size - 1)
+
+
+def _square(draw: Tensor, size: int, side: int) -> Tensor:
+    centre = (draw * size).long()[:, None]
+    position = torch.arange(size, device=draw.device)
+    return (position >= centre - side // 2) & (position < centre - side // 2 + side)

@@ -1,0 +1,159 @@
+"""From a DataConfig to the sets that training uses."""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otrw.config import DataConfig
+from otrw.data.augment import Augmentation, augmented
+from otrw.data.loader import SampleSet, Transform
+from otrw.data.long_tail import Split, long_tail_indices
+from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
+from otrw.data.sources import RawData, load_source
+from otrw.errors import UserError
+
+
+class Datasets(NamedTuple):
+    """Everything that a run trains on, chooses by and is tested on."""
+
+    train: SampleSet
+    meta: SampleSet
+    validation: SampleSet | None
+    test: SampleSet
+    class_names: tuple[str, ...]
+    given_sizes: Tensor
+    """(C,) training samples a class by their given labels: what a learner can know."""
+    true_sizes: Tensor
+    """(C,) by their right labels: the profile that was asked for, which defines many / medium / few."""
+    mean: Tensor
+    """(channels,) of the training images, in [0, 255]"""
+    std: Tensor
+    split_hash: str
+    augmentation: Augmentation
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Colour channels of an image."""
+        return self.train.inputs.shape[3]
+
+    def transform(self, *, train: bool) -> Transform:
+        """Batched image transform: augmentation (for training) and normalisation, uint8 -> float (n, channels, h, w)."""
+        augmentation = self.augmentation if train else None
+        return partial(_transform, mean=self.mean, std=self.std, augmentation=augmentation)
+
+
+def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datasets:
+    """Load the source, select the long tail, spoil labels; the same on every process. Raises UserError."""
+    raw = load_source(
+        config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache
+    )
+    split = _split(config, raw, seed)
+    to_label = np.arange(len(raw.class_names))
+    class_names = raw.class_names
+    if config.labels == "coarse":
+        assert raw.groups is not None
+        to_label, class_names = raw.groups, raw.group_names
+    true_labels = to_label[raw.train_labels]
+    given_labels = true_labels
+    if config.label_noise != "none":
+        given_labels = noisy_labels(
+            true_labels,
+            len(class_names),
+            config.label_noise_rate,
+            kind=config.label_noise,
+            seed=seed,
+            similar=_similar_classes(config, raw),
+        )
+
+    def select(images: np.ndarray, fine: np.ndarray, given: np.ndarray, rows: np.ndarray) -> SampleSet:
+        arrays = (images[rows], given[rows], to_label[fine[rows]], fine[rows], rows)
+        return SampleSet(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
+
+    train = select(raw.train_images, raw.train_labels, given_labels, split.train)
+    clean = partial(select, raw.train_images, raw.train_labels, true_labels)
+    test_rows = np.arange(len(raw.test_labels))
+    test = select(raw.test_images, raw.test_labels, to_label[raw.test_labels], test_rows)
+    given_sizes, true_sizes = (
+        torch.bincount(labels, minlength=len(class_names)) for labels in (train.labels, train.true_labels)
+    )
+    pixels = raw.train_images[split.train].reshape(-1, raw.train_images.shape[3]).astype(np.float64)
+    augment = config.augment
+    return Datasets(
+        train=train,
+        meta=clean(split.meta),
+        validation=clean(split.validation) if len(split.validation) else None,
+        test=test,
+        class_names=tuple(class_names),
+        given_sizes=given_sizes,
+        true_sizes=true_sizes,
+        mean=torch.from_numpy(pixels.mean(0)).float().to(device),
+        std=torch.from_numpy(pixels.std(0)).float().clamp_min(1e-3).to(device),
+        split_hash=split.hash,
+        augmentation=Augmentation(
+            augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size
+        ),
+    )
+
+
+def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
+    positions = None
+    if config.labels == "coarse":
+        groups = _groups(config, raw)
+        positions = np.zeros(len(groups))
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
+            positions[members] = np.arange(len(members)) / (len(members) - 1)
+    num_fine = 1 if config.labels == "fine" else len(raw.class_names) // len(raw.group_names)
+    for key in ("num_meta_per_class", "num_validation_per_class"):
+        if getattr(config, key) % num_fine:
+            raise UserError(
+                f"data.{key} must be a multiple of the {num_fine} fine classes in a coarse one, got {getattr(config, key)}"
+            )
+    return long_tail_indices(
+        raw.train_labels,
+        config.imbalance_factor,
+        seed=seed,
+        num_meta_per_class=config.num_meta_per_class // num_fine,
+        num_validation_per_class=config.num_validation_per_class // num_fine,
+        profile=config.profile,
+        positions=positions,
+    )
+
+
+def _groups(config: DataConfig, raw: RawData) -> np.ndarray:
+    if raw.groups is None:
+        raise UserError(
+            f"data.layout must be 'parquet' for superclasses, got {config.layout!r} for {config.source}; "
+            "torchvision's files are read without them"
+        )
+    return raw.groups
+
+
+def _similar_classes(config: DataConfig, raw: RawData) -> dict[int, int] | None:
+    if config.label_noise != "similar":
+        return None
+    if config.labels == "coarse":
+        raise UserError("data.label_noise must be 'symmetric' with data.labels=coarse, got 'similar'")
+    match config.source:
+        case "digits":
+            return SIMILAR_DIGITS
+        case "cifar10":
+            return SIMILAR_CIFAR10
+        case _:
+            return next_in_group(_groups(config, raw))
+
+
+def _transform(
+    images: Tensor, index: Tensor, key: int, *, mean: Tensor, std: Tensor, augmentation: Augmentation | None
+) -> Tensor:
+    batch = images[index].float() if augmentation is None else augmented(images, index, key, augmentation)
+    # a cutout square is NaN: the mean colour, 0 once normalised
+    return ((batch - mean) / std).nan_to_num(0.0).permute(0, 3, 1, 2)

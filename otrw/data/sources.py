@@ -1,0 +1,162 @@
+"""Where images come from: a source gives all images of a data set as uint8 arrays, train and test.
+
+A new source is a function that returns `RawData` and a case in `load_source`.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from otrw.data.cache import cached_arrays
+from otrw.errors import UserError
+
+TEST_SHARE_OF_DIGITS = 3  # every third image of a class: scikit-learn's digits come without a test set
+
+
+class RawData(NamedTuple):
+    """A whole data set, as its authors made it."""
+
+    train_images: np.ndarray
+    """(N, height, width, channels) uint8"""
+    train_labels: np.ndarray
+    """(N,) int64"""
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    groups: np.ndarray | None = None
+    """(C,) superclass of each class, where the data set has them."""
+    group_names: tuple[str, ...] = ()
+
+
+def load_source(source: str, *, root: str, layout: str, download: bool, cache: str) -> RawData:
+    """All images of the named source. Raises UserError for missing, truncated or corrupt files."""
+    if source == "digits":
+        return load_digits()
+    folder = Path(root).expanduser()
+    has_parquet = any((folder / source).glob("*.parquet"))
+    if layout == "parquet" or (layout == "auto" and has_parquet):
+        return load_parquet(folder / source, cache)
+    python_files = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[source]
+    if layout == "torchvision" or download or (folder / python_files).exists():
+        return load_torchvision(source, folder, download)
+    raise UserError(
+        f"data.root must hold {source}/*.parquet or {python_files}/, got {root!r}, which has neither; put the files "
+        "there, or allow a download with --data.download true"
+    )
+
+
+def load_digits() -> RawData:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey; every third of a class is the test set, always the same."""
+    from sklearn.datasets import load_digits as load  # 1 s, needed by this source alone
+
+    bunch = load()
+    images = (bunch.images * 15).astype(np.uint8)[..., None]  # 0..16 -> 0..240
+    labels = bunch.target.astype(np.int64)
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        is_test[np.flatnonzero(labels == label)[::TEST_SHARE_OF_DIGITS]] = True
+    names = tuple(str(digit) for digit in range(10))
+    return RawData(images[~is_test], labels[~is_test], images[is_test], labels[is_test], names)
+
+
+def load_parquet(folder: Path, cache: str) -> RawData:
+    """CIFAR in the Hugging Face hub's layout: train-*.parquet and test-*.parquet with an encoded image and labels a row."""
+    files = {part: sorted(folder.glob(f"{part}-*.parquet")) for part in ("train", "test")}
+    for part, found in files.items():
+        if not found:
+            raise UserError(f"{folder} must hold {part}-*.parquet, got none; copy the data set's files there")
+    class_names, group_names = _label_names(files["train"][0])
+    arrays = cached_arrays(folder.name, [*files["train"], *files["test"]], cache, lambda: _decode_files(files))
+    num_classes = int(arrays["train_labels"].max()) + 1
+    groups = None
+    if "train_coarse" in arrays:
+        groups = np.zeros(num_classes, dtype=np.int64)
+        groups[arrays["train_labels"]] = arrays["train_coarse"]
+    return RawData(
+        arrays["train_images"],
+        arrays["train_labels"],
+        arrays["test_images"],
+        arrays["test_labels"],
+        class_names or tuple(str(label) for label in range(num_classes)),
+        groups,
+        group_names,
+    )
+
+
+def load_torchvision(source: str, root: Path, download: bool) -> RawData:
+    """CIFAR in the files that torchvision downloads."""
+    from torchvision import datasets
+
+    kind: Callable = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source]
+    try:
+        train, test = (kind(root, train=part, download=download) for part in (True, False))
+    except (RuntimeError, OSError, EOFError) as error:
+        raise UserError(f"data.root: {source} in {root} cannot be read ({_first_line(error)}); download it again") from None
+    arrays = (train.data, np.array(train.targets), test.data, np.array(test.targets))
+    return RawData(*arrays, tuple(train.classes))
+
+
+def _decode_files(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for part, paths in files.items():
+        images, columns = [], {"labels": [], "coarse": []}  # type: ignore[var-annotated]
+        for path in paths:
+            table = _read_table(path)
+            names = table.column_names
+            image_column = "img" if "img" in names else "image"
+            label_column = "label" if "label" in names else "fine_label"
+            if image_column not in names or label_column not in names:
+                raise UserError(f"{path} must have columns img and label (or fine_label), got {names}")
+            for row, cell in enumerate(table[image_column].combine_chunks().field("bytes").to_pylist()):
+                images.append(_decode_image(cell, path, row))
+            columns["labels"].append(table[label_column].to_numpy())
+            if "coarse_label" in names:
+                columns["coarse"].append(table["coarse_label"].to_numpy())
+        arrays[f"{part}_images"] = np.stack(images)
+        for name, pieces in columns.items():
+            if pieces:
+                arrays[f"{part}_{name}"] = np.concatenate(pieces).astype(np.int64)
+    return arrays
+
+
+def _read_table(path: Path):  # noqa: ANN202  pyarrow has no type stubs
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file ({_first_line(error)}); copy it again") from None
+
+
+def _decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data or b"")) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: the image in row {row} cannot be decoded ({_first_line(error)}); copy the file again") from None
+
+
+def _label_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes and of superclasses from the hub's schema metadata; empty where there is none."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file ({_first_line(error)}); copy it again") from None
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    fine = features.get("label", features.get("fine_label", {})).get("names", ())
+    return tuple(fine), tuple(features.get("coarse_label", {}).get("names", ()))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]

@@ -1,0 +1,138 @@
+"""Run records in and out: the table's only source. No torch.
+
+A run is a folder with one sub-folder a row (see `otrw.config.Row`); a row's folder holds config.yaml (reloadable),
+environment.json, metrics.jsonl (one line an epoch), result.json (there when the row is done), weights.parquet and
+predictions.parquet (one line a sample). Files appear by write-to-temporary and rename.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from otrw.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "pyarrow", "numpy")
+
+
+class Record(NamedTuple):
+    """One finished row of one run."""
+
+    path: Path
+    config: dict
+    environment: dict
+    result: dict
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, indented, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_yaml(path: Path, value: Mapping) -> None:
+    """Write a YAML file whole or not at all."""
+    write_text(path, yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))
+
+
+def write_columns(path: Path, columns: Mapping[str, object]) -> None:
+    """Write a Parquet file, one array a column, whole or not at all."""
+    import pyarrow
+    import pyarrow.parquet
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), temporary)
+    os.replace(temporary, path)
+
+
+def append_line(path: Path, value: Mapping) -> None:
+    """Append one JSON line; a crash can cut off only the last one."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """All whole JSON lines of a file; none if it is not there."""
+    lines = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # cut off by a crash
+    return lines
+
+
+def keep_lines(path: Path, kept: int) -> None:
+    """Drop all but the first `kept` lines: those that a resumed run will not write again."""
+    lines = read_lines(path)
+    if path.exists():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines[:kept]))
+
+
+def environment(**facts: object) -> dict:
+    """Commit, versions and command of this process, and the facts given."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+        "command": sys.argv,
+        **facts,
+    }
+
+
+def find_records(roots: list[Path]) -> Iterator[Record | str]:
+    """Every finished row below the folders, in path order; for one that cannot be read, a line that says why."""
+    for root in roots:
+        for path in sorted(root.rglob("result.json")):
+            try:
+                yield read_record(path.parent)
+            except UserError as error:
+                yield str(error)
+
+
+def read_record(folder: Path) -> Record:
+    """One row's record. Raises UserError where a file is missing or broken."""
+    values: dict[str, dict] = {}
+    for name in ("config.yaml", "environment.json", "result.json"):
+        path = folder / name
+        try:
+            text = path.read_text(encoding="utf-8")
+            values[name] = yaml.safe_load(text) if name.endswith("yaml") else json.loads(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not valid"
+            raise UserError(f"{path}: {reason}; the record is left out") from None
+        if not isinstance(values[name], dict):
+            raise UserError(f"{path}: not a mapping; the record is left out")
+    return Record(folder, values["config.yaml"], values["environment.json"], values["result.json"])
+
+
+def _git(*arguments: str) -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,281 @@
+"""One phase of training: an ordinary loop over epochs and steps, the same for stage 1 and stage 2."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from otrw import checkpoint, collectives
+from otrw.config import Config, OptimizerConfig, Stage1Config, Stage2Config
+from otrw.data.datasets import Datasets
+from otrw.data.loader import Loader, SampleSet, Transform
+from otrw.losses import make_loss, weighted_mean
+from otrw.metrics import Counts, count, merge, summarize, zero_counts
+from otrw.progress import Progress
+from otrw.seeds import seed_for
+from otrw.tracking import Journal
+from otrw.weighting import Embedded, Weighting
+
+EVALUATION_BATCH_SIZE = 500
+
+
+class NonFiniteError(RuntimeError):
+    """The loss left the numbers; the last checkpoint is intact."""
+
+
+class Views(NamedTuple):
+    """The sets as the trained module sees them: images, or embeddings of a frozen backbone."""
+
+    train: SampleSet
+    meta: SampleSet
+    validation: SampleSet | None
+    test: SampleSet
+    train_transform: Transform | None
+    transform: Transform | None
+
+
+class Phase(NamedTuple):
+    """What one optimisation trains, on what, with which weights."""
+
+    stage: str
+    round: int
+    module: nn.Module
+    views: Views
+    settings: Stage1Config | Stage2Config
+    weighting: Weighting
+    sampling_weights: Tensor | None = None
+    weigh_loss: bool = True
+    normalizer: str = "weights"
+    meta_loss_factor: float = 0.0
+    meta_batch_size: int | None = None
+    meta_forward: str = "joint"
+    refresh_every_epochs: int | None = None
+    class_balanced_from_epoch: int | None = None
+    """Stage 1: the weights count from this epoch on; None: always."""
+
+
+class Session(NamedTuple):
+    """Run-time facts of one row."""
+
+    config: Config
+    accelerator: Accelerator
+    data: Datasets
+    journal: Journal
+    progress: Progress
+
+
+def train(session: Session, phase: Phase, state: dict | None) -> None:
+    """Train phase.module in place, from a checkpointed state of this phase if one is given."""
+    config, accelerator, settings = session.config, session.accelerator, phase.settings
+    seed = seed_for(config.run.seed, phase.stage, phase.round)
+    loader, meta_loader = _loaders(session, phase, seed)
+    criterion = make_loss(
+        settings.loss.name,
+        session.data.given_sizes,
+        logit_adjustment=settings.loss.logit_adjustment,
+        ldam_max_margin=settings.loss.ldam_max_margin,
+        ldam_scale=settings.loss.ldam_scale,
+    )
+    parameters = [p for p in phase.module.parameters() if p.requires_grad]
+    options = settings.optimizer
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        nesterov=options.nesterov and options.momentum > 0,
+        weight_decay=options.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(options, step, len(loader), settings.epochs)
+    )
+    start_epoch = 0
+    if state is not None:
+        phase.module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        start_epoch = state["epoch"]
+    module, optimizer = accelerator.prepare(phase.module, optimizer)
+    if config.run.compile:
+        module = torch.compile(module)
+    num_ranks = collectives.world_size()
+
+    def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
+        return weighted_mean(
+            criterion(logits, targets),
+            weights,
+            mask,
+            normalizer=normalizer,
+            all_reduce_sum=collectives.all_reduce_sum,
+            num_ranks=num_ranks,
+        )
+
+    session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
+    for epoch in range(start_epoch, settings.epochs):
+        _refresh(session, phase, epoch)
+        weighing = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
+        module.train()
+        meta_batches = meta_loader.cycle(epoch, len(loader)) if meta_loader else None
+        losses = torch.zeros(2, device=accelerator.device)
+        bad_step = torch.full((), -1, device=accelerator.device)
+        for step, batch in enumerate(loader.epoch(epoch)):
+            weights = phase.weighting.of_batch(batch, phase.module) if weighing else batch.mask.float()
+            targets = phase.weighting.targets_of_batch(batch)
+            meta = next(meta_batches) if meta_batches else None
+            if meta is None:
+                logits, meta_logits = module(batch.inputs).logits, None
+            elif phase.meta_forward == "joint":
+                both = module(torch.cat([batch.inputs, meta.inputs])).logits
+                logits, meta_logits = both.split([len(batch.index), len(meta.index)])
+            else:
+                logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
+            loss = train_loss = mean_loss(logits, targets, weights, batch.mask, phase.normalizer)
+            meta_loss = torch.zeros_like(loss)
+            if meta is not None and meta_logits is not None:
+                meta_loss = mean_loss(meta_logits, meta.labels, meta.mask.float(), meta.mask, "samples")
+                loss = train_loss + phase.meta_loss_factor * meta_loss
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            losses += torch.stack([train_loss, meta_loss]).detach()
+            bad_step = torch.where((bad_step < 0) & ~loss.detach().isfinite(), step, bad_step)
+        collectives.average_buffers(phase.module)
+        _stop_if_not_finite(bad_step, phase, epoch)
+        train_loss_mean, meta_loss_mean = (collectives.all_reduce_sum(losses) / num_ranks / len(loader)).tolist()
+        line = {
+            "stage": phase.stage,
+            "round": phase.round,
+            "epoch": epoch + 1,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "train": {"loss": train_loss_mean} | ({"meta_loss": meta_loss_mean} if meta_loader else {}),
+        }
+        if (epoch + 1) % config.run.evaluate_every_epochs == 0 or epoch + 1 == settings.epochs:
+            line |= evaluate_all(session, phase.module, phase.views)
+        session.journal.epoch(line)
+        session.progress.epoch(line)
+        if (epoch + 1) % config.run.checkpoint_every_epochs == 0 or epoch + 1 == settings.epochs:
+            _save(session, phase, epoch + 1, optimizer, schedule)
+    accelerator.free_memory()
+
+
+def evaluate_all(session: Session, module: nn.Module, views: Views) -> dict:
+    """Figures on the test set, and on the validation set where there is one."""
+    sets = {"test": views.test} | ({"validation": views.validation} if views.validation is not None else {})
+    return {
+        name: {key: value for key, value in summary(session, evaluate(session, module, samples, views.transform)).items() if key != "class_error"}
+        for name, samples in sets.items()
+    }
+
+
+def summary(session: Session, counts: Counts) -> dict:
+    """Figures of counts, with the groups of this run."""
+    options = session.config.data
+    return summarize(counts, session.data.true_sizes, many_above=options.many_above, few_below=options.few_below)
+
+
+def evaluate(session: Session, module: nn.Module, samples: SampleSet, transform: Transform | None) -> Counts:
+    """Counts over all samples, each process taking its share; replicated."""
+    counts = zero_counts(session.data.num_classes, session.accelerator.device)
+    module.eval()
+    with torch.inference_mode(), session.accelerator.autocast():
+        for batch in _plain_loader(samples, transform).epoch():
+            counts = merge(counts, count(module(batch.inputs).logits, samples.labels[batch.index], batch.mask))
+    return Counts(*(collectives.all_reduce_sum(field) for field in counts))
+
+
+def embed(
+    session: Session, net: nn.Module, samples: SampleSet, transform: Transform | None, train_mode: bool = False
+) -> tuple[Embedded, Tensor]:
+    """(this process's share, all embeddings by sample index). In train mode BatchNorm uses the batch, as released."""
+    parts = []
+    net.train(train_mode)
+    with torch.no_grad(), session.accelerator.autocast():
+        for batch in _plain_loader(samples, transform).epoch():
+            output = net(batch.inputs)
+            rows = (batch.index, output.embedding.float(), output.logits.float().softmax(1))
+            parts.append([row[batch.mask] for row in rows])
+    local = Embedded(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return local, collectives.gather_by_index(local.index, local.embeddings, len(samples))
+
+
+def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Share of the peak learning rate at a global step."""
+    total, warmup = steps_per_epoch * epochs, round(options.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return (step + 1) / warmup
+    match options.schedule:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+        case "step":
+            return options.decay_factor ** sum(step >= round(share * total) for share in options.milestones)
+        case _:
+            return 1.0
+
+
+def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
+    place = {"rank": collectives.rank(), "world_size": collectives.world_size()}
+    loader = Loader(
+        phase.views.train,
+        phase.settings.batch_size,
+        seed=seed,
+        transform=phase.views.train_transform,
+        sampling_weights=phase.sampling_weights,
+        mixup_alpha=phase.settings.mixup_alpha,
+        **place,
+    )
+    if phase.meta_loss_factor == 0:
+        return loader, None
+    meta_size = phase.meta_batch_size or len(phase.views.meta)
+    return loader, Loader(
+        phase.views.meta, meta_size, seed=seed_for(seed, "meta"), transform=phase.views.train_transform, **place
+    )
+
+
+def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
+    return Loader(
+        samples,
+        EVALUATION_BATCH_SIZE * collectives.world_size(),
+        seed=0,
+        rank=collectives.rank(),
+        world_size=collectives.world_size(),
+        transform=transform,
+        shuffle=False,
+    )
+
+
+def _refresh(session: Session, phase: Phase, epoch: int) -> None:
+    """Before an epoch: new weights from fresh embeddings, where the row asks for them."""
+    every = phase.refresh_every_epochs
+    if every is None or epoch == 0 or epoch % every:
+        return
+    figures = phase.weighting.refresh(phase.module)
+    if figures is not None:
+        session.journal.solve(figures)
+
+
+def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:
+    bad = [step for step in torch.stack(collectives.all_gather(bad_step)).tolist() if step >= 0]
+    if bad:
+        raise NonFiniteError(
+            f"the loss of {phase.stage} is not finite at epoch {epoch + 1}, step {min(bad) + 1}; the checkpoint before it is "
+            "intact; try a smaller learning rate"
+        )
+
+
+def _save(session: Session, phase: Phase, epoch: int, optimizer: torch.optim.Optimizer, schedule: object) -> None:
+    if not collectives.is_main():
+        return
+    state = {
+        "stage": phase.stage,
+        "round": phase.round,
+        "epoch": epoch,
+        "num_lines": session.journal.num_lines,
+        "module": phase.module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),  # type: ignore[attr-defined]
+        "weighting": phase.weighting.state_dict(),
+    }
+    name = f"round-{phase.round:03d}-epoch-{epoch:05d}"
+    checkpoint.save_state(session.journal.folder / "checkpoints", name, state, session.config.run.keep_checkpoints)

@@ -1,0 +1,86 @@
+"""Per-sample losses of (logits, target), and their global weighted mean.
+
+A target is a class index (n,) or a distribution over classes (n, C): mixed images and transported labels need the latter.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(n, C), (n,) or (n, C) -> (n,), in float32."""
+    return F.cross_entropy(logits.float(), target, reduction="none")
+
+
+def logit_adjusted(logits: Tensor, target: Tensor, *, class_sizes: Tensor, tau: float = 1.0) -> Tensor:
+    """Cross-entropy of logits + tau log(prior) (arXiv 2007.07314, equation 10). class_sizes (C,)."""
+    prior = class_sizes.clamp_min(1) / class_sizes.clamp_min(1).sum()
+    return cross_entropy(logits.float() + tau * prior.log(), target)
+
+
+def balanced_softmax(logits: Tensor, target: Tensor, *, class_sizes: Tensor) -> Tensor:
+    """Cross-entropy of logits + log n_c (arXiv 2007.10740, equation 3): logit adjustment with tau 1."""
+    return logit_adjusted(logits, target, class_sizes=class_sizes, tau=1.0)
+
+
+def ldam(
+    logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: float = 0.5, scale: float = 30.0
+) -> Tensor:
+    """Label-distribution-aware margin: the true logit is lowered by a margin that falls as n_c^(-1/4) (arXiv 1906.07413,
+    equation 13). For a target distribution each class is lowered in proportion."""
+    margins = class_sizes.clamp_min(1).float() ** -0.25
+    margins = margins * (max_margin / margins.max())
+    target_vectors = target if target.dim() == 2 else F.one_hot(target, logits.shape[1])
+    return cross_entropy(scale * (logits.float() - target_vectors * margins), target)
+
+
+def make_loss(
+    name: str, class_sizes: Tensor, *, logit_adjustment: float, ldam_max_margin: float, ldam_scale: float
+) -> Loss:
+    """The named loss with its constants bound."""
+    match name:
+        case "cross_entropy":
+            return cross_entropy
+        case "balanced_softmax":
+            return partial(balanced_softmax, class_sizes=class_sizes)
+        case "logit_adjusted":
+            return partial(logit_adjusted, class_sizes=class_sizes, tau=logit_adjustment)
+        case "ldam":
+            return partial(ldam, class_sizes=class_sizes, max_margin=ldam_max_margin, scale=ldam_scale)
+        case _:
+            raise ValueError(f"unknown loss {name!r}")
+
+
+def weighted_mean(
+    losses: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    *,
+    normalizer: str = "weights",
+    all_reduce_sum: Callable[[Tensor], Tensor] = torch.detach,
+    num_ranks: int = 1,
+) -> Tensor:
+    """sum(w l) over the masked samples of all processes, over sum(w), all (n,) -> () on each process.
+
+    What is returned is num_ranks times this process's share: DDP averages gradients over processes, so their mean is
+    the gradient of the global loss, however the samples were dealt out. normalizer: "weights" divides by the global
+    sum of weights, "samples" by the global number of samples, "none" by nothing.
+    """
+    weights = weights * mask
+    local = (weights * torch.where(mask, losses, 0)).sum()
+    match normalizer:
+        case "weights":
+            total = all_reduce_sum(weights.sum())
+        case "samples":
+            total = all_reduce_sum(mask.sum().to(losses.dtype))
+        case "none":
+            return num_ranks * local
+        case _:
+            raise ValueError(f"unknown normalizer {normalizer!r}")
+    return num_ranks * local / torch.where(total > 0, total, 1)

@@ -1,0 +1,1 @@
+"""Nets that map an image to (embedding, logits)."""

@@ -1,0 +1,32 @@
+"""Weights in closed form: transport with the reference marginal fixed and the sample marginal free.
+
+min over b of the entropic transport cost OT_eps(a, b) = min over plans P with sum_n P_kn = a_k of
+<P, C> + epsilon sum P (log P - 1). The rows decouple, each is a softmax, and b is what the plan leaves on the samples:
+P_kn = a_k softmax_n(-C_kn / epsilon), b_n = sum_k P_kn.
+"""
+
+import torch
+from torch import Tensor
+
+from otrw.ot.cost import Cost
+from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_samples, logsumexp_rows, sample_mass
+
+
+def semi_relaxed(
+    cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows
+) -> SinkhornResult:
+    """The closed form as dual potentials, so that plan, mass and label transport are those of `sinkhorn`; g is 0."""
+    if epsilon <= 0:
+        raise ValueError(f"epsilon must be > 0, got {epsilon}")
+    num_samples = cost.shape[1] if isinstance(cost, Tensor) else cost.num_samples
+    g = torch.zeros(num_samples, dtype=log_a.dtype, device=log_a.device)
+    f = epsilon * (log_a - logsumexp_over_samples(cost, g, epsilon, logsumexp_samples))
+    return SinkhornResult(f, g, torch.zeros((), device=log_a.device), 1, True)
+
+
+def semi_relaxed_weights(
+    cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows
+) -> Tensor:
+    """b_n = sum_k a_k softmax_n(-C_kn / epsilon), (K, n) -> (n,); sums to 1 over all samples."""
+    result = semi_relaxed(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)
+    return sample_mass(cost, result, epsilon)

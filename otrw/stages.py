@@ -1,0 +1,118 @@
+"""The two stages, each as phases of the one loop."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from otrw.data.loader import SampleSet
+from otrw.loop import Phase, Session, Views, embed, train
+from otrw.models.build import build_model
+from otrw.models.heads import FrozenBackbone, HeadOnly, Net
+from otrw.seeds import seed_for
+from otrw.weighting import Weighting
+
+
+def fresh_net(session: Session, *purpose: str | int) -> Net:
+    """A new net on the device; its parameters depend on the root seed and the purpose alone."""
+    config = session.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(config.run.seed, "parameters", *purpose))
+        net = build_model(
+            config.model.name,
+            session.data.num_classes,
+            in_channels=session.data.in_channels,
+            width_multiplier=config.model.width_multiplier,
+            head=config.model.head,
+        )
+    return net.to(session.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def image_views(session: Session) -> Views:
+    """All sets as images."""
+    data = session.data
+    transforms = data.transform(train=True), data.transform(train=False)
+    return Views(data.train, data.meta, data.validation, data.test, *transforms)
+
+
+def stage1(session: Session, net: Net, state: dict | None) -> None:
+    """Plain training of the whole net on the long-tailed set, in place."""
+    config, data = session.config, session.data
+    settings = config.stage1
+    kind = "none" if settings.class_balanced_from_epoch is None else "class_balanced"
+    table_config = replace(config, ot=replace(config.ot, weights=kind), rows=("stage1",))
+    phase = Phase(
+        "stage1",
+        1,
+        net,
+        image_views(session),
+        settings,
+        Weighting(table_config, data, partial(_embed_images, session)),
+        sampling_weights=_class_balanced_sampling(data.train.labels) if settings.sampling == "class_balanced" else None,
+        weigh_loss=kind != "none",
+        class_balanced_from_epoch=settings.class_balanced_from_epoch,
+    )
+    train(session, phase, state)
+
+
+def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighting]:
+    """Rounds of: weights from the net's embeddings, then training on the re-weighted loss. Returns the last net."""
+    config, settings = session.config, session.config.stage2
+    weighting = Weighting(config, session.data, partial(_embed_images, session))
+    first_round = state["round"] if state else 1
+    for round_number in range(first_round, settings.rounds + 1):
+        resumed = state if round_number == first_round else None
+        if resumed is None or weighting.per_batch:
+            figures = weighting.refresh(net)
+            if figures is not None and resumed is None:
+                session.journal.solve(figures)
+                session.journal.weights(weighting.weights, session.data.train.labels, session.data.class_names)
+        if resumed is not None:
+            weighting.load_state_dict(resumed["weighting"])
+        if settings.trainable == "scratch":
+            net = fresh_net(session, "stage2", round_number)
+        module, views = _trained_part(session, net)
+        by_sampling = settings.apply_weights == "sampling"
+        moves = weighting.per_batch and settings.embeddings == "forward"
+        phase = Phase(
+            "stage2",
+            round_number,
+            module,
+            views,
+            settings,
+            weighting,
+            sampling_weights=weighting.weights if by_sampling else None,
+            weigh_loss=not by_sampling,
+            normalizer=settings.normalizer,
+            meta_loss_factor=settings.meta_loss_factor,
+            meta_batch_size=settings.meta_batch_size,
+            meta_forward=settings.meta_forward,
+            refresh_every_epochs=1 if moves else settings.refresh_every_epochs,
+        )
+        train(session, phase, resumed)
+    return net, weighting
+
+
+def _trained_part(session: Session, net: Net) -> tuple[nn.Module, Views]:
+    """The module that stage 2 trains, and the sets as it sees them."""
+    settings, views = session.config.stage2, image_views(session)
+    if settings.trainable != "classifier":
+        return net, views
+    if settings.embeddings == "forward":
+        return FrozenBackbone(net), views
+
+    def embedded(samples: SampleSet) -> SampleSet:
+        return samples.with_inputs(_embed_images(session, net, samples, False)[1])
+
+    validation = None if views.validation is None else embedded(views.validation)
+    seen = Views(embedded(views.train), embedded(views.meta), validation, embedded(views.test), None, None)
+    return HeadOnly(net.head), seen
+
+
+def _embed_images(session: Session, net: nn.Module, samples: SampleSet, train_mode: bool):  # noqa: ANN202
+    return embed(session, net, samples, session.data.transform(train=False), train_mode)
+
+
+def _class_balanced_sampling(labels: Tensor) -> Tensor:
+    return 1 / torch.bincount(labels)[labels].double()

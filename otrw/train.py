@@ -1,0 +1,298 @@
+"""`run`: a whole run, stage 1 once and every row of stage 2 on top of it."""
+
+import copy
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from rich.console import Console
+from torch import Tensor
+
+from otrw import checkpoint, collectives, ledger
+from otrw.config import Config, RunConfig, to_dict
+from otrw.data.datasets import Datasets, make_datasets
+from otrw.errors import UserError
+from otrw.loop import Session, embed, evaluate, summary
+from otrw.metrics import group_error
+from otrw.models.build import num_parameters
+from otrw.models.heads import Net
+from otrw.progress import Progress
+from otrw.rows import row_config
+from otrw.stages import fresh_net, image_views, stage1, stage2
+from otrw.tracking import Journal
+from otrw.weighting import Weighting
+
+
+class RunResult(NamedTuple):
+    """What a run produced; replicated."""
+
+    folder: Path
+    rows: dict[str, dict]
+    """Result of each row, as in its result.json."""
+
+
+Report = Callable[[dict], None]
+
+
+def run(config: Config, report: Report | None = None, console: Console | None = None) -> RunResult:
+    """Train stage 1 and every row of `config.rows` on it; or go on with an interrupted run.
+
+    report(line) is called on the main process after every epoch with the line of metrics.jsonl. console: where the main
+    process shows progress; None is silent. Raises UserError for bad input, NonFiniteError where training diverges.
+    """
+    accelerator = start_accelerator(config.run)
+    folder = collectives.on_main(lambda: _open_folder(config))
+    data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
+    results: dict[str, dict] = {}
+    with Progress(console if collectives.is_main() else None) as progress:
+        progress.say(_describe(config, data, accelerator, folder))
+        net: Net | None = None
+        for row in ("stage1", *(row for row in config.rows if row != "stage1")):
+            session = _open_row(row_config(config, row), accelerator, data, folder / row, progress, report)
+            done = collectives.on_main(lambda: _finished(session.journal.folder))
+            if row == "stage1":
+                net = fresh_net(session, "stage1")
+            assert net is not None
+            if done is not None:
+                if row == "stage1":
+                    checkpoint.load_model(folder / row / "model.safetensors", net, {})
+                results[row] = done
+                continue
+            results[row] = _train_row(session, net)
+            collectives.barrier()
+    return RunResult(folder, results)
+
+
+def start_accelerator(run: RunConfig) -> Accelerator:
+    """The process group, with the launcher's silent traps turned into errors."""
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise UserError(
+            "the launcher must set WORLD_SIZE, got MASTER_ADDR without it: accelerate started one process where several "
+            "were asked for; use --config_file launch/accelerate/cpu_2.yaml, or torchrun"
+        )
+    on_cpu = run.cpu or not torch.cuda.is_available()
+    precision = run.precision
+    if precision == "auto":
+        asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        on_gpu = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "no"
+        precision = asked if asked != "no" else on_gpu
+    if on_cpu and precision == "fp16":
+        raise UserError("run.precision must be 'no' or 'bf16' on a CPU, got 'fp16'; float16 has no CPU training kernels")
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=precision,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),  # averaged once an epoch instead
+            InitProcessGroupKwargs(timeout=timedelta(seconds=run.timeout_seconds)),
+        ],
+    )
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != expected:
+        raise UserError(f"the launcher must start one group of {expected} processes, got {accelerator.num_processes}")
+    return accelerator
+
+
+def _train_row(session: Session, stage1_net: Net) -> dict:
+    """Train one row from where it stopped, write its record, return its result."""
+    config, folder = session.config, session.journal.folder
+    started = time.monotonic()
+    state = checkpoint.load_latest(folder / "checkpoints")
+    row = config.rows[0]
+    weighting: Weighting | None = None
+    if row == "stage1":
+        net = stage1_net
+        if config.stage1.checkpoint:
+            checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(session))
+        else:
+            stage1(session, net, state)
+    else:
+        net, weighting = stage2(session, copy.deepcopy(stage1_net), state)
+    result = _result(session, net, weighting, time.monotonic() - started)
+    return collectives.on_main(lambda: result)
+
+
+def _result(session: Session, net: Net, weighting: Weighting | None, seconds: float) -> dict:
+    """Evaluate for the record, and on the main process write it; result.json comes last, it means "done"."""
+    config, data, folder = session.config, session.data, session.journal.folder
+    views = image_views(session)
+    counts = evaluate(session, net, data.test, views.transform)
+    local, embeddings = embed(session, net, data.test, views.transform)
+    probabilities = collectives.gather_by_index(local.index, local.probabilities, len(data.test))
+    correct = probabilities.argmax(1) == data.test.labels
+    lines = ledger.read_lines(folder / "metrics.jsonl")
+    test_errors = [line["test"]["error"] for line in lines if "test" in line]
+    result = {
+        "row": config.rows[0],
+        "dataset": config.data.source + ("_coarse" if config.data.labels == "coarse" else ""),
+        "imbalance_factor": config.data.imbalance_factor,
+        "seed": config.run.seed,
+        "test": summary(session, counts),
+        "best_epoch_test_error": min(test_errors, default=None),
+        "confusion": counts.confusion.long().tolist(),
+        "model": {
+            "name": config.model.name,
+            "width_multiplier": config.model.width_multiplier,
+            "num_parameters": num_parameters(net),
+        },
+        "class_names": list(data.class_names),
+        "given_sizes": data.given_sizes.tolist(),
+        "true_sizes": data.true_sizes.tolist(),
+        "split_hash": data.split_hash,
+        "seconds": round(seconds, 1),
+    }
+    if not torch.equal(data.test.subclasses, data.test.labels):
+        result["subclass_error"] = group_error(correct, data.test.subclasses)
+    if data.validation is not None:
+        result["validation"] = summary(session, evaluate(session, net, data.validation, views.transform))
+    if weighting is not None:
+        result["weights"] = weighting.describe() | {"class_mass": _class_mass(weighting.weights, data)}
+    if collectives.is_main():
+        _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
+    collectives.barrier()
+    return result
+
+
+def _write_record(
+    session: Session, net: Net, weighting: Weighting | None, result: dict, probabilities: Tensor, embeddings: Tensor
+) -> None:
+    config, data, folder = session.config, session.data, session.journal.folder
+    test, train = data.test, data.train
+    confidence, predicted = probabilities.max(1)
+    ledger.write_columns(
+        folder / "predictions.parquet",
+        {
+            "index": test.source_index.cpu().numpy(),
+            "label": test.labels.cpu().numpy(),
+            "prediction": predicted.numpy(),
+            "confidence": confidence.numpy(),
+        },
+    )
+    if weighting is not None:
+        columns = {
+            "index": train.source_index,
+            "given_label": train.labels,
+            "true_label": train.true_labels,
+            "weight": weighting.weights.float(),
+        }
+        if weighting.targets.dim() == 2:
+            columns["target_label"] = weighting.targets.argmax(1)
+        ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
+    checkpoint.save_model(folder / "model.safetensors", net, _identity(session))
+    session.journal.finish(
+        {
+            "row": config.rows[0],
+            "weights": config.ot.weights,
+            "mixing": config.ot.mixing,
+            "epsilon": config.ot.epsilon,
+            "label_transport": config.ot.label_transport,
+            "meta_loss_factor": config.stage2.meta_loss_factor,
+            "learning_rate": config.stage2.optimizer.learning_rate,
+            "imbalance_factor": config.data.imbalance_factor,
+            "label_noise_rate": config.data.label_noise_rate,
+            "seed": config.run.seed,
+        },
+        {key: value for key, value in result["test"].items() if key != "class_error"},
+        torch.tensor(result["confusion"]).numpy(),
+        data.class_names,
+        probabilities,
+        test.labels.cpu(),
+        embeddings,
+        test.inputs[:1000].cpu(),
+    )
+    ledger.write_json(folder / "result.json", result)
+    checkpoint.remove_states(folder / "checkpoints")
+
+
+def _open_folder(config: Config) -> Path:
+    """Make the run's folder and write what it is, or find the one to go on with."""
+    if config.run.resume is not None:
+        return Path(config.run.resume)
+    parent = Path(config.run.directory).expanduser()
+    name = config.run.name or _default_name(config)
+    folder = parent / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        ledger.write_yaml(folder / "config.yaml", to_dict(config))
+    except FileExistsError:
+        raise UserError(f"run.name must be new, got {str(folder)!r}; go on with it by --run.resume {folder}") from None
+    except OSError as error:
+        raise UserError(f"run.directory must be writable, got {str(parent)!r} ({error.strerror}); choose another") from None
+    return folder
+
+
+def _default_name(config: Config) -> str:
+    data = config.data
+    noise = f"-noise{100 * data.label_noise_rate:g}" if data.label_noise_rate else ""
+    name = f"{data.source}_lt-if{data.imbalance_factor:g}{noise}-seed{config.run.seed}"
+    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _open_row(
+    config: Config, accelerator: Accelerator, data: Datasets, folder: Path, progress: Progress, report: Report | None
+) -> Session:
+    state = checkpoint.load_latest(folder / "checkpoints")
+    progress.row = config.rows[0]
+    is_done = (folder / "result.json").exists()
+    journal = Journal(
+        folder,
+        is_main=collectives.is_main() and not is_done,
+        tensorboard=config.run.tensorboard,
+        kept_lines=state["num_lines"] if state else 0,
+        report=report,
+    )
+    if journal.is_main:
+        ledger.write_yaml(folder / "config.yaml", to_dict(replace(config, run=replace(config.run, resume=None))))
+        devices = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
+        ledger.write_json(
+            folder / "environment.json",
+            ledger.environment(
+                device=devices,
+                world_size=accelerator.num_processes,
+                precision=accelerator.mixed_precision,
+                threads=torch.get_num_threads(),
+            ),
+        )
+    return Session(config, accelerator, data, journal, progress)
+
+
+def _finished(folder: Path) -> dict | None:
+    return ledger.read_record(folder).result if (folder / "result.json").exists() else None
+
+
+def _identity(session: Session) -> dict[str, str]:
+    """What a saved net must share with a run that starts from it."""
+    config = session.config
+    return {
+        "source": config.data.source,
+        "split": session.data.split_hash,
+        "model": f"{config.model.name} x{config.model.width_multiplier:g} {config.model.head}",
+    }
+
+
+def _class_mass(weights: Tensor, data: Datasets) -> list[float]:
+    mass = torch.zeros(data.num_classes, dtype=torch.float64, device=weights.device)
+    mass.index_add_(0, data.train.labels, weights.double())
+    return (mass / mass.sum()).tolist()
+
+
+def _describe(config: Config, data: Datasets, accelerator: Accelerator, folder: Path) -> str:
+    """What is about to be trained, in a few lines."""
+    wrong = int((data.train.labels != data.train.true_labels).sum())
+    lines = [
+        f"{config.data.source}: {len(data.train)} training images in {data.num_classes} classes of "
+        f"{int(data.true_sizes.max())} down to {int(data.true_sizes.min())},",
+        f"  {len(data.meta)} trusted meta images, {len(data.test)} test images",
+    ]
+    if wrong:
+        lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, on purpose")
+    lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
+    if config.model.name != "small" and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")
+    return "\n".join(lines)

@@ -1,0 +1,159 @@
+"""The weights and targets that stage 2 trains on: computed from a net's embeddings, or a control's fixed table."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from otrw.config import Config
+from otrw.data.datasets import Datasets
+from otrw.data.loader import Batch, SampleSet
+from otrw.metrics import auroc
+from otrw.ot.weights import effective_number_weights
+from otrw.reweight import OTReweighter
+
+
+class Embedded(NamedTuple):
+    """A net's view of samples; one process's share, every sample on exactly one process."""
+
+    index: Tensor
+    """(n,) sample index"""
+    embeddings: Tensor
+    """(n, D) float32"""
+    probabilities: Tensor
+    """(n, C) float32"""
+
+
+Embed = Callable[[nn.Module, SampleSet, bool], tuple[Embedded, Tensor]]
+"""(net, samples, train mode) -> the local share, and all embeddings by sample index (N, D)."""
+
+
+class Weighting:
+    """Weights (N,) and targets, (N,) or (N, C), of the training samples, and how to make them anew."""
+
+    def __init__(self, config: Config, data: Datasets, embed: Embed) -> None:
+        self.config = config
+        self.data = data
+        self.embed = embed
+        self.weights = start_weights(config, data)
+        self.targets = data.train.labels
+        self.reweighter: OTReweighter | None = None
+        if config.rows[0].startswith("ot"):
+            self.reweighter = OTReweighter(
+                len(data.train),
+                data.num_classes,
+                config.ot,
+                initial_weights=self.weights,
+                seed=config.run.seed,
+                device=data.train.labels.device,
+            )
+
+    @property
+    def per_batch(self) -> bool:
+        """Whether every step solves for its own samples."""
+        return self.reweighter is not None and self.config.ot.scope == "batch"
+
+    def refresh(self, net: nn.Module) -> dict | None:
+        """Take the reference from the net, and with dataset scope all weights; returns diagnostics to log, if any."""
+        if self.reweighter is None:
+            return None
+        self.reweighter.set_reference(*self._reference(net))
+        if self.per_batch:
+            return None
+        local, _ = self.embed(net, self.data.train, False)
+        self.weights = self.reweighter.fit(
+            local.embeddings, self.data.train.labels[local.index], local.index, local.probabilities
+        )
+        self.targets = self.reweighter.targets(self.data.train.labels)
+        return self.describe()
+
+    def of_batch(self, batch: Batch, net: nn.Module) -> Tensor:
+        """Weights (n,) of a batch; mixed samples get the mix of both weights."""
+        if self.per_batch:
+            assert self.reweighter is not None
+            was_training = net.training
+            net.eval()
+            with torch.no_grad():
+                embedding = net(batch.inputs).embedding
+            net.train(was_training)
+            self.reweighter.step(batch.index, embedding, batch.labels, batch.mask)
+            self.weights = self.reweighter.weights
+        if batch.partner_share == 0:
+            return self.weights[batch.index]
+        return torch.lerp(self.weights[batch.index], self.weights[batch.partner], batch.partner_share)
+
+    def targets_of_batch(self, batch: Batch) -> Tensor:
+        """Targets (n,) of a batch; (n, C) where labels are transported or samples mixed."""
+        targets = self.targets
+        if batch.partner_share == 0:
+            return targets[batch.index]
+        vectors = targets if targets.dim() == 2 else torch.eye(self.data.num_classes, device=targets.device)[targets]
+        return torch.lerp(vectors[batch.index], vectors[batch.partner], batch.partner_share)
+
+    def describe(self) -> dict:
+        """Figures of the present weights: how the solve went, how many samples they are worth, what wrong labels get."""
+        weights, train = self.weights.double(), self.data.train
+        figures: dict = {"effective_samples": float(weights.sum() ** 2 / weights.square().sum())}
+        if self.reweighter is not None and self.reweighter.diagnostics is not None:
+            solve = self.reweighter.diagnostics
+            figures |= {
+                "num_iterations": solve.num_iterations,
+                "marginal_error": solve.marginal_error,
+                "converged": solve.converged,
+            }
+        wrong = train.labels != train.true_labels
+        if bool(wrong.any()):
+            figures["wrong_label_mass"] = float(weights[wrong].sum() / weights.sum())
+            figures["wrong_label_auroc"] = self._auroc_within_classes(wrong)
+        return figures
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, targets and the reweighter's own state."""
+        state = {"weights": self.weights, "targets": self.targets}
+        if self.reweighter is not None:
+            state |= {f"reweighter.{name}": value for name, value in self.reweighter.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over a `state_dict`."""
+        device = self.data.train.labels.device
+        self.weights, self.targets = state["weights"].to(device), state["targets"].to(device)
+        if self.reweighter is not None:
+            own = {name.removeprefix("reweighter."): value for name, value in state.items() if name.startswith("reweighter.")}
+            self.reweighter.load_state_dict(own)
+
+    def _reference(self, net: nn.Module) -> tuple[Tensor, Tensor]:
+        meta = self.data.meta
+        if self.config.ot.reference == "prototypes" and self.config.ot.prototype == "mean_image":
+            classes = torch.arange(self.data.num_classes, device=meta.labels.device)
+            images = torch.stack([meta.inputs[meta.labels == c].float().mean(0) for c in classes])
+            meta = SampleSet(images, classes, classes, classes, classes)
+            in_train_mode = self.config.stage2.embeddings == "forward"  # as the released code does, once an epoch
+            return self.embed(net, meta, in_train_mode)[1], meta.labels
+        return self.embed(net, meta, False)[1], meta.labels
+
+    def _auroc_within_classes(self, wrong: Tensor) -> float | None:
+        """How well a low weight tells a wrong label: AUROC, averaged over the given classes by their size."""
+        labels, total, num = self.data.train.labels, 0.0, 0
+        for label in range(self.data.num_classes):
+            members = labels == label
+            value = auroc(-self.weights[members], wrong[members])
+            if value is not None:
+                total, num = total + value * int(members.sum()), num + int(members.sum())
+        return total / num if num else None
+
+
+def start_weights(config: Config, data: Datasets) -> Tensor:
+    """(N,) weights without any transport: the control's own, or where "sgd" starts."""
+    train = data.train
+    beta = config.ot.class_balanced_beta
+    match config.ot.weights:
+        case "class_balanced" | "sgd":
+            return effective_number_weights(data.given_sizes, beta)[train.labels]
+        case "oracle":
+            right = train.labels == train.true_labels
+            sizes = torch.bincount(train.labels[right], minlength=data.num_classes)
+            return effective_number_weights(sizes, beta)[train.labels] * right
+        case _:
+            return torch.ones(len(train), device=train.labels.device)
