@@ -3,6 +3,7 @@
 import copy
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -76,6 +77,8 @@ def start_accelerator(run: RunConfig) -> Accelerator:
             "the launcher must set WORLD_SIZE, got MASTER_ADDR without it: accelerate started one process where several "
             "were asked for; use --config_file launch/accelerate/cpu_2.yaml, or torchrun"
         )
+    # torch 2.14 renames broadcast_buffers to forward_sync_buffers, which torch 2.11 does not have
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated", category=FutureWarning)
     on_cpu = run.cpu or not torch.cuda.is_available()
     precision = run.precision
     if precision == "auto":
