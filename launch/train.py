@@ -1,10 +1,10 @@
 """Train on long-tailed data: stage 1 once, then every row of stage 2 on top of it.
 
-    accelerate launch launch/train.py                                     # the digits example, under a minute
-    accelerate launch launch/train.py --config cifar10_lt --data.root data --ot.epsilon 0.05
-    accelerate launch --config_file launch/accelerate/cpu_2.yaml launch/train.py --config cifar10_lt
-    python launch/train.py --print_config                                 # every setting, as YAML
-    accelerate launch launch/train.py --run.resume runs/NAME              # go on after an interruption
+accelerate launch launch/train.py                                     # the digits example, under a minute
+accelerate launch launch/train.py --config cifar10_lt --data.root data --ot.epsilon 0.05
+accelerate launch --config_file launch/accelerate/cpu_2.yaml launch/train.py --config cifar10_lt
+python launch/train.py --print_config                                 # every setting, as YAML
+accelerate launch launch/train.py --run.resume runs/NAME              # go on after an interruption
 """
 
 import sys

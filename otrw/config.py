@@ -83,7 +83,10 @@ class DataConfig:
         check(self.imbalance_factor >= 1, "data.imbalance_factor", self.imbalance_factor, "be >= 1")
         check(self.num_meta_per_class >= 1, "data.num_meta_per_class", self.num_meta_per_class, "be >= 1")
         check(
-            self.num_validation_per_class >= 0, "data.num_validation_per_class", self.num_validation_per_class, "be >= 0"
+            self.num_validation_per_class >= 0,
+            "data.num_validation_per_class",
+            self.num_validation_per_class,
+            "be >= 0",
         )
         check(0 <= self.label_noise_rate < 1, "data.label_noise_rate", self.label_noise_rate, "be in [0, 1)")
         check(
@@ -100,9 +103,7 @@ class DataConfig:
             f"be 'fine' for {self.source}",
             "only cifar100 has coarse labels",
         )
-        check(
-            self.few_below <= self.many_above + 1, "data.few_below", self.few_below, "be at most data.many_above + 1"
-        )
+        check(self.few_below <= self.many_above + 1, "data.few_below", self.few_below, "be at most data.many_above + 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class ModelConfig:
     """The net: image -> (embedding, logits)."""
 
     name: Literal["small", "resnet20", "resnet32", "resnet44", "resnet56"] = "small"
-    """small: three convolutions with GroupNorm, for digits. resnet*: CIFAR ResNets with 16/32/64 channels (arXiv 1512.03385)."""
+    """small: three convolutions with GroupNorm, for digits. resnet*: CIFAR nets with 16/32/64 channels (arXiv 1512.03385)."""
     width_multiplier: float = 1.0
     """Factor on every channel count. Published "ResNet-32" numbers mix nets of different widths; 1 is the original."""
     head: Literal["linear", "cosine"] = "linear"

@@ -85,7 +85,7 @@ def keep_lines(path: Path, kept: int) -> None:
 
 def environment(**facts: object) -> dict:
     """Commit, versions and command of this process, and the facts given."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
+from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
 from otrw import checkpoint, collectives
@@ -163,10 +163,10 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
 def evaluate_all(session: Session, module: nn.Module, views: Views) -> dict:
     """Figures on the test set, and on the validation set where there is one."""
     sets = {"test": views.test} | ({"validation": views.validation} if views.validation is not None else {})
-    return {
-        name: {key: value for key, value in summary(session, evaluate(session, module, samples, views.transform)).items() if key != "class_error"}
-        for name, samples in sets.items()
-    }
+    figures = {name: summary(session, evaluate(session, module, samples, views.transform)) for name, samples in sets.items()}
+    for of_set in figures.values():
+        del of_set["class_error"]
+    return figures
 
 
 def summary(session: Session, counts: Counts) -> dict:
@@ -215,7 +215,7 @@ def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: i
 
 
 def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
-    place = {"rank": collectives.rank(), "world_size": collectives.world_size()}
+    rank, world_size = collectives.rank(), collectives.world_size()
     loader = Loader(
         phase.views.train,
         phase.settings.batch_size,
@@ -223,13 +223,19 @@ def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader 
         transform=phase.views.train_transform,
         sampling_weights=phase.sampling_weights,
         mixup_alpha=phase.settings.mixup_alpha,
-        **place,
+        rank=rank,
+        world_size=world_size,
     )
     if phase.meta_loss_factor == 0:
         return loader, None
     meta_size = phase.meta_batch_size or len(phase.views.meta)
     return loader, Loader(
-        phase.views.meta, meta_size, seed=seed_for(seed, "meta"), transform=phase.views.train_transform, **place
+        phase.views.meta,
+        meta_size,
+        seed=seed_for(seed, "meta"),
+        transform=phase.views.train_transform,
+        rank=rank,
+        world_size=world_size,
     )
 
 

@@ -29,9 +29,7 @@ def balanced_softmax(logits: Tensor, target: Tensor, *, class_sizes: Tensor) -> 
     return logit_adjusted(logits, target, class_sizes=class_sizes, tau=1.0)
 
 
-def ldam(
-    logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: float = 0.5, scale: float = 30.0
-) -> Tensor:
+def ldam(logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: float = 0.5, scale: float = 30.0) -> Tensor:
     """Label-distribution-aware margin: the true logit is lowered by a margin that falls as n_c^(-1/4) (arXiv 1906.07413,
     equation 13). For a target distribution each class is lowered in proportion."""
     margins = class_sizes.clamp_min(1).float() ** -0.25
@@ -40,9 +38,7 @@ def ldam(
     return cross_entropy(scale * (logits.float() - target_vectors * margins), target)
 
 
-def make_loss(
-    name: str, class_sizes: Tensor, *, logit_adjustment: float, ldam_max_margin: float, ldam_scale: float
-) -> Loss:
+def make_loss(name: str, class_sizes: Tensor, *, logit_adjustment: float, ldam_max_margin: float, ldam_scale: float) -> Loss:
     """The named loss with its constants bound."""
     match name:
         case "cross_entropy":

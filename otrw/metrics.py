@@ -87,7 +87,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     if num_positive == 0 or num_negative == 0:
         return None
-    values, inverse, sizes = scores.double().unique(return_inverse=True, return_counts=True)
+    _, inverse, sizes = scores.double().unique(return_inverse=True, return_counts=True)
     last = sizes.cumsum(0).double()
     ranks = (last - (sizes.double() - 1) / 2)[inverse]
     statistic = float(ranks[positive].sum()) - num_positive * (num_positive + 1) / 2

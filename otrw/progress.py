@@ -3,7 +3,8 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bars, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 LOG_LINES_PER_PHASE = 5
 
@@ -55,7 +56,9 @@ class Progress:
         error = line.get("test", {}).get("error")
         note = "" if error is None else f"error {error:.1f} %"
         if self._bars and self._task is not None:
-            self._bars.update(self._task, completed=line["epoch"], **({"note": note} if note else {}))
+            self._bars.update(self._task, completed=line["epoch"])
+            if note:
+                self._bars.update(self._task, note=note)
         elif self.console is not None:
             every = max(1, self._epochs // LOG_LINES_PER_PHASE)
             if line["epoch"] % every == 0 or line["epoch"] == self._epochs:

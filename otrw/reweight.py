@@ -5,7 +5,6 @@ Usable alone in anyone's training loop, on one process or under torch.distribute
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -138,7 +137,9 @@ class OTReweighter:
             raise ValueError("label_softening needs the model's predictions")
         sharded = collectives.world_size() > 1 and not self._gathers()
         if not sharded:
-            rows = [None if x is None else collectives.gather_by_index(index, x.to(self.device), self.num_samples) for x in rows]
+            rows = [
+                None if x is None else collectives.gather_by_index(index, x.to(self.device), self.num_samples) for x in rows
+            ]
             index = torch.arange(self.num_samples, device=self.device)
         cost = self._cost(*(None if x is None else x.to(self.device) for x in rows))  # type: ignore[arg-type]
         axis = _SHARDED if sharded else _WHOLE
@@ -197,7 +198,12 @@ class OTReweighter:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over a `state_dict`."""
-        check(len(state["weights"]) == self.num_samples, "number of weights", len(state["weights"]), f"be {self.num_samples}")
+        check(
+            len(state["weights"]) == self.num_samples,
+            "number of weights",
+            len(state["weights"]),
+            f"be {self.num_samples}",
+        )
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
         net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
@@ -262,7 +268,9 @@ class OTReweighter:
         config = self.config
         if config.gradient == "unrolled":
             if axis is _SHARDED:
-                raise UserError("ot.strategy must be 'gathered' with ot.gradient=unrolled, got 'sharded' or 'auto' on a large set")
+                raise UserError(
+                    "ot.strategy must be 'gathered' with ot.gradient=unrolled, got 'sharded' or 'auto' on a large set"
+                )
             step = unrolled_step(
                 _dense(cost),
                 theta,
@@ -325,9 +333,7 @@ class OTReweighter:
 
     def _diagnose(self, result: SinkhornResult) -> None:
         effective = self.weights.sum().square() / self.weights.square().sum()
-        self.diagnostics = Diagnostics(
-            result.num_iterations, float(result.marginal_error), result.converged, float(effective)
-        )
+        self.diagnostics = Diagnostics(result.num_iterations, float(result.marginal_error), result.converged, float(effective))
 
 
 def _put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:

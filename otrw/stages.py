@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from otrw.loop import Phase, Session, Views, embed, train
 from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone, HeadOnly, Net
 from otrw.seeds import seed_for
-from otrw.weighting import Weighting
+from otrw.weighting import Embedded, Weighting
 
 
 def fresh_net(session: Session, *purpose: str | int) -> Net:
@@ -40,7 +41,7 @@ def stage1(session: Session, net: Net, state: dict | None) -> None:
     """Plain training of the whole net on the long-tailed set, in place."""
     config, data = session.config, session.data
     settings = config.stage1
-    kind = "none" if settings.class_balanced_from_epoch is None else "class_balanced"
+    kind: Literal["none", "class_balanced"] = "none" if settings.class_balanced_from_epoch is None else "class_balanced"
     table_config = replace(config, ot=replace(config.ot, weights=kind), rows=("stage1",))
     phase = Phase(
         "stage1",
@@ -110,7 +111,7 @@ def _trained_part(session: Session, net: Net) -> tuple[nn.Module, Views]:
     return HeadOnly(net.head), seen
 
 
-def _embed_images(session: Session, net: nn.Module, samples: SampleSet, train_mode: bool):  # noqa: ANN202
+def _embed_images(session: Session, net: nn.Module, samples: SampleSet, train_mode: bool) -> tuple[Embedded, Tensor]:
     return embed(session, net, samples, session.data.transform(train=False), train_mode)
 
 

@@ -108,8 +108,9 @@ class Journal:
 
         assert self._writer is not None
         metrics = {f"final/{key}": value for key, value in metrics.items() if value is not None}
+        event_file = self._writer._get_file_writer()
         for summary in hparams(hyper_parameters, dict.fromkeys(metrics, 0.0)):
-            self._writer.file_writer.add_summary(summary)  # add_hparams would open a second run
+            event_file.add_summary(summary)  # add_hparams would open a second run
         for key, value in metrics.items():
             self._writer.add_scalar(key, value, self.num_lines)
 
@@ -117,7 +118,7 @@ class Journal:
 def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell: int = 40) -> Tensor:
     """Counts (C, C), true class down and predicted class across -> (3, height, width) in [0, 1].
 
-    Shade is the share of the true class; with few classes each cell holds its percentage and the margins name the classes.
+    Shade is the share of the true class; with few classes cells hold percentages and the margins name the classes.
     """
     from PIL import Image, ImageDraw
 

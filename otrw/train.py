@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.accelerator import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from rich.console import Console
 from torch import Tensor
 
 from otrw import checkpoint, collectives, ledger
-from otrw.config import Config, RunConfig, to_dict
+from otrw.config import Config, Row, RunConfig, to_dict
 from otrw.data.datasets import Datasets, make_datasets
 from otrw.errors import UserError
 from otrw.loop import Session, embed, evaluate, summary
@@ -54,9 +56,10 @@ def run(config: Config, report: Report | None = None, console: Console | None = 
     with Progress(console if collectives.is_main() else None) as progress:
         progress.say(_describe(config, data, accelerator, folder))
         net: Net | None = None
-        for row in ("stage1", *(row for row in config.rows if row != "stage1")):
+        later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
+        for row in ("stage1", *later):
             session = _open_row(row_config(config, row), accelerator, data, folder / row, progress, report)
-            done = collectives.on_main(lambda: _finished(session.journal.folder))
+            done = collectives.on_main(partial(_finished, folder / row))
             if row == "stage1":
                 net = fresh_net(session, "stage1")
             assert net is not None
@@ -74,13 +77,13 @@ def start_accelerator(run: RunConfig) -> Accelerator:
     """The process group, with the launcher's silent traps turned into errors."""
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise UserError(
-            "the launcher must set WORLD_SIZE, got MASTER_ADDR without it: accelerate started one process where several "
-            "were asked for; use --config_file launch/accelerate/cpu_2.yaml, or torchrun"
+            "the launcher must set WORLD_SIZE, got MASTER_ADDR without it: accelerate started one process where "
+            "several were asked for; use --config_file launch/accelerate/cpu_2.yaml, or torchrun"
         )
     # torch 2.14 renames broadcast_buffers to forward_sync_buffers, which torch 2.11 does not have
     warnings.filterwarnings("ignore", message=".*broadcast_buffers. is deprecated", category=FutureWarning)
     on_cpu = run.cpu or not torch.cuda.is_available()
-    precision = run.precision
+    precision: str = run.precision
     if precision == "auto":
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         on_gpu = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "no"

@@ -1,7 +1,7 @@
 """The weights and targets that stage 2 trains on: computed from a net's embeddings, or a control's fixed table."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from otrw.ot.weights import effective_number_weights
 from otrw.reweight import OTReweighter
 
 
-class Embedded(NamedTuple):
+@dataclass(frozen=True)
+class Embedded:
     """A net's view of samples; one process's share, every sample on exactly one process."""
 
     index: Tensor
@@ -92,7 +93,7 @@ class Weighting:
         return torch.lerp(vectors[batch.index], vectors[batch.partner], batch.partner_share)
 
     def describe(self) -> dict:
-        """Figures of the present weights: how the solve went, how many samples they are worth, what wrong labels get."""
+        """Figures of the present weights: the solve, how many samples they are worth, what wrong labels get."""
         weights, train = self.weights.double(), self.data.train
         figures: dict = {"effective_samples": float(weights.sum() ** 2 / weights.square().sum())}
         if self.reweighter is not None and self.reweighter.diagnostics is not None:

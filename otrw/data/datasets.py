@@ -52,9 +52,7 @@ class Datasets(NamedTuple):
 
 def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datasets:
     """Load the source, select the long tail, spoil labels; the same on every process. Raises UserError."""
-    raw = load_source(
-        config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache
-    )
+    raw = load_source(config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache)
     split = _split(config, raw, seed)
     to_label = np.arange(len(raw.class_names))
     class_names = raw.class_names
@@ -97,9 +95,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
         mean=torch.from_numpy(pixels.mean(0)).float().to(device),
         std=torch.from_numpy(pixels.std(0)).float().clamp_min(1e-3).to(device),
         split_hash=split.hash,
-        augmentation=Augmentation(
-            augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size
-        ),
+        augmentation=Augmentation(augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size),
     )
 
 

@@ -1,7 +1,7 @@
 """Rank-sharded batches with a global order that does not depend on the number of processes."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ Transform = Callable[[Tensor, Tensor, int], Tensor]
 """(inputs of the whole set, index (n,), key of random draws) -> float inputs of the batch."""
 
 
-class SampleSet(NamedTuple):
+@dataclass(frozen=True)
+class SampleSet:
     """Samples on the device they are used on; a sample's index is its row here."""
 
     inputs: Tensor
@@ -33,10 +34,11 @@ class SampleSet(NamedTuple):
 
     def with_inputs(self, inputs: Tensor) -> "SampleSet":
         """The same samples seen as something else, say as embeddings."""
-        return self._replace(inputs=inputs)
+        return replace(self, inputs=inputs)
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """One process's share of a global batch. All tensors have the same first dimension n on every process."""
 
     index: Tensor

@@ -13,7 +13,7 @@ SIMILAR_CIFAR10 = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 
 def next_in_group(groups: np.ndarray) -> dict[int, int]:
     """Similar class of each class: the next one of its group, in a circle. groups (C,) -> {class: class}."""
-    result = {}
+    result: dict[int, int] = {}
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         result.update(zip(members.tolist(), np.roll(members, -1).tolist(), strict=True))

@@ -6,7 +6,7 @@ A new source is a function that returns `RawData` and a case in `load_source`.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def _decode_files(files: dict[str, list[Path]]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_table(path: Path):  # noqa: ANN202  pyarrow has no type stubs
+def _read_table(path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
@@ -141,7 +141,9 @@ def _decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
         with Image.open(io.BytesIO(data or b"")) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: the image in row {row} cannot be decoded ({_first_line(error)}); copy the file again") from None
+        raise UserError(
+            f"{path}: the image in row {row} cannot be decoded ({_first_line(error)}); copy the file again"
+        ) from None
 
 
 def _label_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,5 +1,7 @@
 """A small convolutional net for 8x8 digits."""
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,8 +19,7 @@ class SmallBackbone(nn.Module):
         widths = [8 * max(1, round(width * width_multiplier / 8)) for width in WIDTHS]
         channels = [in_channels, *widths]
         self.convs = nn.ModuleList(
-            nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
-            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+            nn.Conv2d(n_in, n_out, 3, padding=1, bias=False) for n_in, n_out in itertools.pairwise(channels)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths)
         self.embedding_size = widths[-1]

@@ -19,9 +19,7 @@ def cosine_cost(reference: Tensor, embeddings: Tensor) -> Tensor:
     return 1 - F.normalize(reference, dim=1) @ F.normalize(embeddings, dim=1).T
 
 
-def label_vectors(
-    labels: Tensor, num_classes: int, predictions: Tensor | None = None, softening: float = 0.0
-) -> Tensor:
+def label_vectors(labels: Tensor, num_classes: int, predictions: Tensor | None = None, softening: float = 0.0) -> Tensor:
     """One-hot labels (n,) -> (n, C), blended with the model's own class probabilities (n, C) by the share `softening`."""
     one_hot = F.one_hot(labels, num_classes).float()
     if predictions is None or softening == 0:
@@ -29,9 +27,7 @@ def label_vectors(
     return torch.lerp(one_hot, predictions.float(), softening)
 
 
-def label_cost(
-    reference_labels: Tensor, labels: Tensor, num_classes: int, kind: LabelCostKind = "euclidean"
-) -> Tensor:
+def label_cost(reference_labels: Tensor, labels: Tensor, num_classes: int, kind: LabelCostKind = "euclidean") -> Tensor:
     """Cost between label vectors, which are one-hot where integer labels are given.
 
     reference_labels (K,) or (K, C), labels (n,) or (n, C) -> (K, n).

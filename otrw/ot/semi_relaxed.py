@@ -12,9 +12,7 @@ from otrw.ot.cost import Cost
 from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_samples, logsumexp_rows, sample_mass
 
 
-def semi_relaxed(
-    cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows
-) -> SinkhornResult:
+def semi_relaxed(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows) -> SinkhornResult:
     """The closed form as dual potentials, so that plan, mass and label transport are those of `sinkhorn`; g is 0."""
     if epsilon <= 0:
         raise ValueError(f"epsilon must be > 0, got {epsilon}")
@@ -24,9 +22,7 @@ def semi_relaxed(
     return SinkhornResult(f, g, torch.zeros((), device=log_a.device), 1, True)
 
 
-def semi_relaxed_weights(
-    cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows
-) -> Tensor:
+def semi_relaxed_weights(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
     """b_n = sum_k a_k softmax_n(-C_kn / epsilon), (K, n) -> (n,); sums to 1 over all samples."""
     result = semi_relaxed(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)
     return sample_mass(cost, result, epsilon)

@@ -116,10 +116,7 @@ def transport_plan(cost: Tensor, result: SinkhornResult, epsilon: float) -> Tens
 
 def transport_cost(cost: Cost, result: SinkhornResult, epsilon: float) -> Tensor:
     """<P, C> over the (local) samples, without the entropy term."""
-    parts = [
-        (block * transport_plan(block, result._replace(g=result.g[part]), epsilon)).sum()
-        for part, block in blocks(cost)
-    ]
+    parts = [(block * transport_plan(block, result._replace(g=result.g[part]), epsilon)).sum() for part, block in blocks(cost)]
     return torch.stack(parts).sum()
 
 
@@ -128,9 +125,7 @@ def sample_mass(cost: Cost, result: SinkhornResult, epsilon: float) -> Tensor:
     return ((result.g / epsilon) + logsumexp_over_atoms(cost, result.f, epsilon)).exp()
 
 
-def transported_labels(
-    cost: Cost, result: SinkhornResult, epsilon: float, reference_labels: Tensor
-) -> Tensor:
+def transported_labels(cost: Cost, result: SinkhornResult, epsilon: float, reference_labels: Tensor) -> Tensor:
     """Labels of the reference carried back by the plan: sum_k (P_kn / b_n) y_k, (K, C) -> (n, C).
 
     The barycentric projection of the labels: what the atoms that a sample is matched to say about its class. g cancels.
@@ -143,6 +138,7 @@ def transported_labels(
 
 
 def logsumexp_over_samples(cost: Cost, g: Tensor, epsilon: float, logsumexp_samples: LogSumExp) -> Tensor:
+    """LSE_n((g_n - C_kn) / epsilon), (K,), of a dense or a chunked cost."""
     if isinstance(cost, Tensor):
         return logsumexp_samples((g[None, :] - cost) / epsilon)
     partial = [torch.logsumexp((g[None, part] - block) / epsilon, dim=1) for part, block in cost.blocks()]
@@ -150,4 +146,5 @@ def logsumexp_over_samples(cost: Cost, g: Tensor, epsilon: float, logsumexp_samp
 
 
 def logsumexp_over_atoms(cost: Cost, f: Tensor, epsilon: float) -> Tensor:
+    """LSE_k((f_k - C_kn) / epsilon), (n,)."""
     return torch.cat([torch.logsumexp((f[:, None] - block) / epsilon, dim=0) for _, block in blocks(cost)])
