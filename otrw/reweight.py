@@ -25,7 +25,7 @@ from otrw.ot.sinkhorn import (
     sinkhorn_pot,
     transported_labels,
 )
-from otrw.ot.weights import WeightNet, envelope_gradient, unrolled_step
+from otrw.ot.weights import WeightNet, descend, envelope_gradient, unrolled_step
 from otrw.seeds import seed_for
 
 MAX_DENSE_ENTRIES = 1 << 26  # a larger cost matrix (256 MiB) is computed in chunks
@@ -90,7 +90,7 @@ class OTReweighter:
         self.seed = seed
         self.device = torch.device(device)
         start = torch.ones(num_samples) if initial_weights is None else initial_weights.detach().float()
-        self.weights = start.to(self.device)
+        self.weights = start.to(self.device, copy=True)  # `step` writes into it
         """(N,) current weights, replicated."""
         self.theta = self.weights.clone() if self.config.parametrization == "weights" else self.weights.log()
         """(N,) parameters of "sgd", replicated."""
@@ -207,6 +207,7 @@ class OTReweighter:
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
         net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+        self.net = None
         if net_state:
             self._make_net(net_state["attention.weight"].shape[1]).load_state_dict(net_state)
 
@@ -283,7 +284,7 @@ class OTReweighter:
             )
             return step.theta, step.result
         gradient, result = self._envelope(cost, theta, axis, warm_g)
-        return theta - config.learning_rate * (gradient + config.weight_decay * theta), result
+        return descend(theta, gradient, learning_rate=config.learning_rate, weight_decay=config.weight_decay), result
 
     def _envelope(self, cost: Cost, theta: Tensor, axis: _Axis, warm_g: Tensor | None) -> tuple[Tensor, SinkhornResult]:
         """Gradient of N OT_eps(a, softmax(theta)) in theta (of OT_eps itself in batch scope), by the envelope theorem."""

@@ -28,6 +28,11 @@ def envelope_gradient(b: Tensor, g: Tensor, mean_g: Tensor) -> Tensor:
     return torch.where(b > 0, b * (g - mean_g), 0)
 
 
+def descend(theta: Tensor, gradient: Tensor, *, learning_rate: float, weight_decay: float) -> Tensor:
+    """theta - lr (gradient + decay theta), (n,); a sample without mass (theta of -inf) stays without."""
+    return torch.where(theta == -torch.inf, theta, theta - learning_rate * (gradient + weight_decay * theta))
+
+
 class UnrolledStep(NamedTuple):
     """One gradient step on theta through the Sinkhorn iterations."""
 
@@ -63,7 +68,7 @@ def unrolled_step(
             stopping=stopping,  # type: ignore[arg-type]
         )
         (gradient,) = torch.autograd.grad(transport_cost(cost, result, epsilon), theta)
-    new_theta = theta.detach() - learning_rate * (gradient + weight_decay * theta.detach())
+    new_theta = descend(theta.detach(), gradient, learning_rate=learning_rate, weight_decay=weight_decay)
     return UnrolledStep(new_theta, SinkhornResult(result.f.detach(), result.g.detach(), *result[2:]))
 
 

@@ -1,0 +1,57 @@
+"""The README's example runs, its commands parse, and the files it names exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import torch
+
+from otrw.cli import parse_config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_drop_in_example_runs_and_learns():
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    torch.manual_seed(0)
+    names: dict = {}
+    exec(compile(example, "README.md", "exec"), names)
+    images, labels, net, weights = (names[key] for key in ("images", "labels", "net", "weights"))
+    held_out = torch.ones(len(labels), dtype=torch.bool)
+    held_out[names["train"]] = held_out[names["meta"]] = False
+    assert (net(images[held_out]).argmax(1) == labels[held_out]).float().mean() > 0.85
+    given = labels[names["train"]]
+    mass = torch.stack([weights[given == c].sum() for c in range(10)]) / weights.sum()
+    counts = torch.bincount(given) / len(given)
+    assert (mass - 0.1).abs().max() < (counts - 0.1).abs().max() / 2  # nearer to balanced than the data
+
+
+def test_training_commands_parse():
+    commands = re.findall(r"^accelerate launch (.*)launch/train.py ?(.*)$", README, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for launcher, rest in commands:
+        for path in re.findall(r"--config_file (\S+)", launcher):
+            assert (ROOT / path).is_file()
+        arguments = shlex.split(rest, comments=True)
+        if "--run.resume" not in arguments:
+            parse_config(arguments)
+
+
+def test_file_tree_names_what_is_there():
+    tree = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)[0]
+    for line in tree.splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        folder = Path(names[0]).parent
+        for name in [names[0], *(str(folder / other) for other in names[1:])]:
+            assert (ROOT / name).exists(), name
+
+
+def test_readme_names_the_settings_that_exist():
+    printed = {f"{section}.{key}" for section, key in re.findall(r"`(data|stage1|stage2|ot)\.([a-z0-9_.]+)", README)}
+    config = parse_config([])
+    for path in printed:
+        value: object = config
+        for part in path.split("."):
+            assert hasattr(value, part), path
+            value = getattr(value, part)
