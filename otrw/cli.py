@@ -1,6 +1,7 @@
 """From a command line to a config, and from an error to one line and an exit code."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     arguments = _with_preset_paths(list(arguments), default)
     try:
         namespace = parser.parse_args(arguments)
-        config = parser.instantiate_classes(namespace)
+        config = parser.instantiate(namespace)
         config = Config(**{key: value for key, value in vars(config).items() if key != "config"})
     except ArgumentError as error:
         raise UserError(_one_line(error)) from None
@@ -90,5 +91,14 @@ def _config_file(name: str) -> Path:
 
 
 def _one_line(error: ArgumentError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("- ") if lines else "the command line cannot be read"
+    """jsonargparse's message as dotted path, rule and value on one line."""
+    text = " ".join(str(error).split())
+    found = re.match(r'Parser key "([^"]+)": (?:Expected an? (.*?)\. Got value: (.*)|(.*))$', text)
+    if found is None:
+        return f"{text}; --help lists every setting"
+    key, rule, value, other = found.groups()
+    if other is not None:
+        return f"{key}: {other}; --help lists every setting"
+    rule = re.sub(r"^typing\.Literal\[(.*)\]$", r"one of \1", rule)
+    rule = re.sub(r"^<class '(.*)'>$", r"of type \1", rule)
+    return f"{key} must be {rule}, got {value!r}"

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from otrw.config import Config
+from otrw.data.datasets import Datasets
 from otrw.data.loader import SampleSet
 from otrw.loop import Phase, Session, Views, embed, train
 from otrw.models.build import build_model
@@ -15,19 +17,18 @@ from otrw.seeds import seed_for
 from otrw.weighting import Embedded, Weighting
 
 
-def fresh_net(session: Session, *purpose: str | int) -> Net:
+def fresh_net(config: Config, data: Datasets, device: torch.device, *purpose: str | int) -> Net:
     """A new net on the device; its parameters depend on the root seed and the purpose alone."""
-    config = session.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.run.seed, "parameters", *purpose))
         net = build_model(
             config.model.name,
-            session.data.num_classes,
-            in_channels=session.data.in_channels,
+            data.num_classes,
+            in_channels=data.in_channels,
             width_multiplier=config.model.width_multiplier,
             head=config.model.head,
         )
-    return net.to(session.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def image_views(session: Session) -> Views:
@@ -72,7 +73,7 @@ def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighti
         if resumed is not None:
             weighting.load_state_dict(resumed["weighting"])
         if settings.trainable == "scratch":
-            net = fresh_net(session, "stage2", round_number)
+            net = fresh_net(config, session.data, session.accelerator.device, "stage2", round_number)
         module, views = _trained_part(session, net)
         by_sampling = settings.apply_weights == "sampling"
         moves = weighting.per_batch and settings.embeddings == "forward"

@@ -50,19 +50,16 @@ def run(config: Config, report: Report | None = None, console: Console | None = 
     process shows progress; None is silent. Raises UserError for bad input, NonFiniteError where training diverges.
     """
     accelerator = start_accelerator(config.run)
-    folder = collectives.on_main(lambda: _open_folder(config))
     data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
+    net = _start_net(config, data, accelerator.device)
+    folder = collectives.on_main(lambda: _open_folder(config))  # last: bad input leaves nothing behind
     results: dict[str, dict] = {}
     with Progress(console if collectives.is_main() else None) as progress:
         progress.say(_describe(config, data, accelerator, folder))
-        net: Net | None = None
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
         for row in ("stage1", *later):
             session = _open_row(row_config(config, row), accelerator, data, folder / row, progress, report)
             done = collectives.on_main(partial(_finished, folder / row))
-            if row == "stage1":
-                net = fresh_net(session, "stage1")
-            assert net is not None
             if done is not None:
                 if row == "stage1":
                     checkpoint.load_model(folder / row / "model.safetensors", net, {})
@@ -104,6 +101,14 @@ def start_accelerator(run: RunConfig) -> Accelerator:
     return accelerator
 
 
+def _start_net(config: Config, data: Datasets, device: torch.device) -> Net:
+    """The net that stage 1 starts from, or ends with where a finished one is given."""
+    net = fresh_net(config, data, device, "stage1")
+    if config.stage1.checkpoint:
+        checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(config, data))
+    return net
+
+
 def _train_row(session: Session, stage1_net: Net) -> dict:
     """Train one row from where it stopped, write its record, return its result."""
     config, folder = session.config, session.journal.folder
@@ -113,9 +118,7 @@ def _train_row(session: Session, stage1_net: Net) -> dict:
     weighting: Weighting | None = None
     if row == "stage1":
         net = stage1_net
-        if config.stage1.checkpoint:
-            checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(session))
-        else:
+        if not config.stage1.checkpoint:
             stage1(session, net, state)
     else:
         net, weighting = stage2(session, copy.deepcopy(stage1_net), state)
@@ -189,7 +192,7 @@ def _write_record(
         if weighting.targets.dim() == 2:
             columns["target_label"] = weighting.targets.argmax(1)
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
-    checkpoint.save_model(folder / "model.safetensors", net, _identity(session))
+    checkpoint.save_model(folder / "model.safetensors", net, _identity(config, data))
     session.journal.finish(
         {
             "row": config.rows[0],
@@ -272,12 +275,11 @@ def _finished(folder: Path) -> dict | None:
     return ledger.read_record(folder).result if (folder / "result.json").exists() else None
 
 
-def _identity(session: Session) -> dict[str, str]:
+def _identity(config: Config, data: Datasets) -> dict[str, str]:
     """What a saved net must share with a run that starts from it."""
-    config = session.config
     return {
         "source": config.data.source,
-        "split": session.data.split_hash,
+        "split": data.split_hash,
         "model": f"{config.model.name} x{config.model.width_multiplier:g} {config.model.head}",
     }
 
