@@ -120,7 +120,7 @@ def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell:
 
     Shade is the share of the true class; with few classes cells hold percentages and the margins name the classes.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     num_classes = len(share)
@@ -129,6 +129,7 @@ def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell:
     left, top = (96, 44) if with_text else (0, 0)
     picture = Image.new("RGB", (left + cell * num_classes, top + cell * num_classes), "white")
     draw = ImageDraw.Draw(picture)
+    draw.font = ImageFont.load_default(size=15)  # type: ignore[assignment]
     for i, j in np.ndindex(num_classes, num_classes):
         x, y = left + j * cell, top + i * cell
         shade = float(share[i, j]) ** 0.5
