@@ -115,7 +115,7 @@ class Journal:
             self._writer.add_scalar(key, value, self.num_lines)
 
 
-def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell: int = 40) -> Tensor:
+def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell: int = 46) -> Tensor:
     """Counts (C, C), true class down and predicted class across -> (3, height, width) in [0, 1].
 
     Shade is the share of the true class; with few classes cells hold percentages and the margins name the classes.
@@ -129,7 +129,7 @@ def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell:
     left, top = (96, 44) if with_text else (0, 0)
     picture = Image.new("RGB", (left + cell * num_classes, top + cell * num_classes), "white")
     draw = ImageDraw.Draw(picture)
-    draw.font = ImageFont.load_default(size=15)  # type: ignore[assignment]
+    draw.font = ImageFont.load_default(size=15)
     for i, j in np.ndindex(num_classes, num_classes):
         x, y = left + j * cell, top + i * cell
         shade = float(share[i, j]) ** 0.5
@@ -142,7 +142,7 @@ def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell:
         draw.text((left, 4), "predicted (columns), true (rows), % of the true class", fill="black")
         for label, name in enumerate(class_names):
             draw.text((left - 6, top + (label + 0.5) * cell), name[:14], fill="black", anchor="rm")
-            draw.text((left + (label + 0.5) * cell, top - 4), name[:6], fill="black", anchor="mb")
+            draw.text((left + (label + 0.5) * cell, top - 7), name[:5], fill="black", anchor="ms")
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
 
 

@@ -33,9 +33,7 @@ def test_cosine_cost_is_scipy_cosine_distance(num_atoms, num_samples, size, seed
 def test_cosine_cost_does_not_see_the_length_of_embeddings():
     reference, embeddings = random_matrix(3, 4), random_matrix(5, 4, seed=1)
     lengths = torch.tensor([1e-3, 0.5, 1.0, 20.0, 1e4], dtype=torch.float64)
-    torch.testing.assert_close(
-        cosine_cost(7 * reference, lengths[:, None] * embeddings), cosine_cost(reference, embeddings)
-    )
+    torch.testing.assert_close(cosine_cost(7 * reference, lengths[:, None] * embeddings), cosine_cost(reference, embeddings))
 
 
 def test_cosine_cost_of_equal_orthogonal_and_opposite_vectors_is_zero_one_and_two():

@@ -76,9 +76,7 @@ def random_data(seed):
 
 
 def released_reweighter(prototypes, weights, learning_rate):
-    reweighter = OTReweighter(
-        NUM_SAMPLES, NUM_CLASSES, initial_weights=weights, learning_rate=learning_rate, **SETTINGS
-    )
+    reweighter = OTReweighter(NUM_SAMPLES, NUM_CLASSES, initial_weights=weights, learning_rate=learning_rate, **SETTINGS)
     reweighter.set_reference(prototypes, torch.arange(NUM_CLASSES))
     return reweighter
 

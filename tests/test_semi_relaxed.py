@@ -56,9 +56,7 @@ def test_weights_are_the_formula_and_sum_to_one(problem):
 def test_weights_are_those_of_pot_with_a_free_sample_marginal(problem):
     cost, a, epsilon = problem
     uniform = torch.full((cost.shape[1],), 1 / cost.shape[1], dtype=torch.float64)
-    plan = pot.unbalanced.sinkhorn_unbalanced(
-        a, uniform, cost, epsilon, (float("inf"), 0.0), method="sinkhorn", reg_type="kl"
-    )
+    plan = pot.unbalanced.sinkhorn_unbalanced(a, uniform, cost, epsilon, (float("inf"), 0.0), method="sinkhorn", reg_type="kl")
     result = semi_relaxed(cost, a.log(), epsilon=epsilon)
     torch.testing.assert_close(transport_plan(cost, result, epsilon), plan, rtol=0, atol=1e-12)
     torch.testing.assert_close(sample_mass(cost, result, epsilon), plan.sum(0), rtol=0, atol=1e-12)
@@ -75,9 +73,7 @@ def test_the_closed_form_is_a_fixed_point_of_sinkhorn_with_its_own_weights(probl
     b = sample_mass(cost, closed, epsilon)
     result = sinkhorn(cost, a.log(), b.log(), epsilon=epsilon, max_iterations=10, tolerance=1e-10)
     assert result.num_iterations <= 2
-    torch.testing.assert_close(
-        transport_plan(cost, result, epsilon), transport_plan(cost, closed, epsilon), rtol=0, atol=1e-10
-    )
+    torch.testing.assert_close(transport_plan(cost, result, epsilon), transport_plan(cost, closed, epsilon), rtol=0, atol=1e-10)
     # OT_eps is stationary there: the potential of the samples is constant
     torch.testing.assert_close(result.g, result.g.mean().expand_as(result.g), rtol=0, atol=1e-9)
 
@@ -105,9 +101,7 @@ def test_descending_the_envelope_gradient_to_the_end_reaches_the_closed_form():
     theta, g = torch.zeros(6, dtype=torch.float64), None
     for _ in range(400):
         b = theta.softmax(0)
-        result = sinkhorn(
-            cost, a.log(), b.log(), epsilon=epsilon, max_iterations=10_000, tolerance=1e-10, initial_g=g
-        )
+        result = sinkhorn(cost, a.log(), b.log(), epsilon=epsilon, max_iterations=10_000, tolerance=1e-10, initial_g=g)
         g = result.g
         theta = theta - learning_rate * envelope_gradient(b, g, (b * g).sum())
     expected = semi_relaxed_weights(cost, a.log(), epsilon=epsilon)
@@ -137,9 +131,7 @@ def test_transported_labels_and_cost_are_those_of_the_plan():
 def test_small_epsilon_puts_each_atom_on_its_nearest_sample():
     cost, a = random_problem(num_atoms=5, num_samples=40)
     expected = torch.zeros(40, dtype=torch.float64).index_add(0, cost.argmin(1), a)
-    torch.testing.assert_close(
-        semi_relaxed_weights(cost, a.log(), epsilon=1e-5), expected, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(semi_relaxed_weights(cost, a.log(), epsilon=1e-5), expected, rtol=0, atol=1e-12)
 
 
 def test_large_epsilon_gives_uniform_weights():

@@ -246,9 +246,7 @@ def test_a_warm_start_reaches_the_same_answer_in_fewer_iterations():
     assert cold.converged
     assert warm.converged
     assert warm.num_iterations < cold.num_iterations
-    torch.testing.assert_close(
-        transport_plan(cost, warm, 0.03), transport_plan(cost, cold, 0.03), rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(transport_plan(cost, warm, 0.03), transport_plan(cost, cold, 0.03), rtol=0, atol=1e-9)
     again = sinkhorn(cost, a.log(), b.log(), initial_g=cold.g, **settings_)
     assert again.num_iterations <= 2
 
@@ -256,15 +254,11 @@ def test_a_warm_start_reaches_the_same_answer_in_fewer_iterations():
 @pytest.mark.parametrize("stopping", ["marginal", "potential"])
 def test_too_few_iterations_are_reported(stopping):
     cost, a, b = random_problem()
-    few = sinkhorn(
-        cost, a.log(), b.log(), epsilon=0.01, max_iterations=3, tolerance=1e-9, stopping=stopping
-    )
+    few = sinkhorn(cost, a.log(), b.log(), epsilon=0.01, max_iterations=3, tolerance=1e-9, stopping=stopping)
     assert not few.converged
     assert few.num_iterations == 3
     assert few.marginal_error > 1e-9
-    many = sinkhorn(
-        cost, a.log(), b.log(), epsilon=0.01, max_iterations=100_000, tolerance=1e-9, stopping=stopping
-    )
+    many = sinkhorn(cost, a.log(), b.log(), epsilon=0.01, max_iterations=100_000, tolerance=1e-9, stopping=stopping)
     assert many.converged
     assert 3 < many.num_iterations < 100_000
 
@@ -276,9 +270,7 @@ def test_the_potential_rule_stops_at_the_first_small_change():
     def potential_after(num_iterations):
         return sinkhorn(cost, a.log(), b.log(), epsilon=0.05, max_iterations=num_iterations, tolerance=1e-300).f
 
-    result = sinkhorn(
-        cost, a.log(), b.log(), epsilon=0.05, max_iterations=1000, tolerance=tolerance, stopping="potential"
-    )
+    result = sinkhorn(cost, a.log(), b.log(), epsilon=0.05, max_iterations=1000, tolerance=tolerance, stopping="potential")
     last = result.num_iterations
     assert last > 3
     assert torch.equal(result.f, potential_after(last))

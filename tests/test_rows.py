@@ -1,0 +1,95 @@
+"""Rows of a comparison: what each control switches off, and that nothing else changes."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from otrw.cli import parse_config
+from otrw.config import Row
+from otrw.rows import TITLES, row_config
+
+ROWS = get_args(Row)
+FULL = [
+    "--config=digits_lt",
+    "--ot.label_transport=0.5",
+    "--stage2.rounds=3",
+    "--stage2.refresh_every_epochs=2",
+    "--stage2.meta_loss_factor=2.5",
+]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return replace(parse_config(FULL), rows=ROWS)
+
+
+def test_every_row_has_a_title_of_its_own():
+    assert set(TITLES) == set(ROWS)
+    assert len(set(TITLES.values())) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_applying_a_row_twice_changes_nothing(config, row):
+    once = row_config(config, row)
+    assert once.rows == (row,)
+    assert row_config(once, row) == once
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_leaves_data_net_stage_1_and_run_alone(config, row):
+    made = row_config(config, row)
+    for section in ("data", "model", "stage1", "run"):
+        assert getattr(made, section) == getattr(config, section)
+
+
+def test_stage_1_alone_trains_no_stage_2(config):
+    made = row_config(config, "stage1")
+    assert made.stage2.trainable == "none"
+    assert made.ot == config.ot
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "stage1"])
+def test_the_meta_images_are_in_the_loss_of_the_rows_that_say_so(config, row):
+    expected = 2.5 if row.endswith("_meta") else 0
+    assert row_config(config, row).stage2.meta_loss_factor == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [("cross_entropy", "none"), ("class_balanced", "class_balanced"), ("oracle", "oracle"), ("ot", "semi_relaxed")],
+)
+def test_each_kind_of_row_has_its_weights(config, kind, weights):
+    for row in (kind, f"{kind}_meta"):
+        assert row_config(config, row).ot.weights == weights
+
+
+@pytest.mark.parametrize("weights", ["sgd", "network"])
+def test_ot_rows_keep_the_way_of_learning_weights_that_is_configured(config, weights):
+    changed = replace(config, ot=replace(config.ot, weights=weights))
+    assert row_config(changed, "ot_meta").ot.weights == weights
+    assert row_config(changed, "class_balanced_meta").ot.weights == "class_balanced"
+
+
+@pytest.mark.parametrize("row", ROWS[1:])
+def test_only_the_row_of_transported_labels_transports_labels(config, row):
+    assert row_config(config, row).ot.label_transport == (0.5 if row == "ot_labels_meta" else 0)
+
+
+@pytest.mark.parametrize("row", ROWS[1:])
+def test_controls_have_nothing_to_iterate(config, row):
+    stage2 = row_config(config, row).stage2
+    expected = (3, 2) if row.startswith("ot") else (1, None)
+    assert (stage2.rounds, stage2.refresh_every_epochs) == expected
+
+
+def test_a_meta_row_and_its_partner_differ_in_the_meta_loss_alone(config):
+    for kind in ("cross_entropy", "class_balanced", "oracle", "ot"):
+        plain, with_meta = (row_config(config, row) for row in (kind, f"{kind}_meta"))
+        stage2 = replace(with_meta.stage2, meta_loss_factor=0.0)
+        assert replace(with_meta, rows=plain.rows, stage2=stage2) == plain
+
+
+def test_the_setting_itself_is_the_config_as_given(config):
+    made = row_config(config, "ot_labels_meta")
+    assert replace(made, rows=config.rows) == config
