@@ -5,6 +5,7 @@ process's own value, "replicated" is the same on all.
 """
 
 import os
+import pickle
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -44,8 +45,9 @@ def all_gather(local: Tensor) -> list[Tensor]:
     """One tensor a process, in rank order; all must have the same shape. local -> replicated."""
     if world_size() == 1:
         return [local.detach()]
+    local = local.detach().contiguous()
     parts = [torch.empty_like(local) for _ in range(world_size())]
-    dist.all_gather(parts, local.detach().contiguous())
+    dist.all_gather(parts, local)
     return parts
 
 
@@ -109,7 +111,7 @@ def on_main(action: Callable[[], T]) -> T:
         try:
             outcome = (action(), None)
         except Exception as error:
-            outcome = (None, error)
+            outcome = (None, _portable(error))
     result, failure = broadcast_object(outcome)
     if failure is not None:
         raise failure
@@ -128,7 +130,7 @@ def first_on_each_machine(action: Callable[[], T]) -> T:
             try:
                 outcome = (action(), None)
             except Exception as error:
-                outcome = (None, error)
+                outcome = (None, _portable(error))
         failures = [failure for failure in _all_gather_objects(outcome[1]) if failure is not None]
         if failures:
             raise failures[0]
@@ -145,6 +147,17 @@ def shut_down() -> None:
     """Leave the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its text where it cannot travel between processes: it may hold a socket, as errors of downloads do."""
+    if world_size() == 1:
+        return error
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _all_gather_objects(value: T) -> list[T]:

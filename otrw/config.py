@@ -260,13 +260,14 @@ class OTConfig:
         check(self.weight_decay >= 0, "ot.weight_decay", self.weight_decay, "be >= 0")
         check(self.hidden_size >= 1, "ot.hidden_size", self.hidden_size, "be >= 1")
         check(0 <= self.class_balanced_beta < 1, "ot.class_balanced_beta", self.class_balanced_beta, "be in [0, 1)")
-        check(
-            self.scope == "dataset" or self.label_transport == 0,
-            "ot.label_transport",
-            self.label_transport,
-            "be 0 with ot.scope=batch",
-            "use ot.scope=dataset",
-        )
+        for key in ("label_transport", "label_softening"):
+            check(
+                self.scope == "dataset" or getattr(self, key) == 0,
+                f"ot.{key}",
+                getattr(self, key),
+                "be 0 with ot.scope=batch",
+                "use ot.scope=dataset",
+            )
         check(
             self.scope == "dataset" or self.weights != "network",
             "ot.weights",

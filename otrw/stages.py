@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from otrw import collectives
 from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import SampleSet
@@ -28,6 +29,8 @@ def fresh_net(config: Config, data: Datasets, device: torch.device, *purpose: st
             width_multiplier=config.model.width_multiplier,
             head=config.model.head,
         )
+    if device.type == "cuda" and collectives.world_size() > 1:
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # one normalisation for all processes; torch has it on GPUs only
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -75,9 +75,7 @@ def test_a_sample_is_augmented_alike_wherever_it_stands_in_a_batch():
     augmentation = Augmentation(2, "reflect", True, 3)
     whole = augmented(images, torch.arange(20), 5, augmentation)
     order = torch.tensor([7, 3, 19, 3, 0])
-    torch.testing.assert_close(
-        augmented(images, order, 5, augmentation), whole[order], rtol=0, atol=0, equal_nan=True
-    )
+    torch.testing.assert_close(augmented(images, order, 5, augmentation), whole[order], rtol=0, atol=0, equal_nan=True)
 
 
 def test_each_sample_has_draws_of_its_own_and_each_key_new_ones():

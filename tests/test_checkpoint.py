@@ -135,7 +135,9 @@ def test_a_channels_last_model_is_stored_as_any_other(tmp_path):
     net = small_net()
     save_model(tmp_path / "plain", net, FACTS)
     save_model(tmp_path / "last", net.to(memory_format=torch.channels_last), FACTS)
-    assert (tmp_path / "plain").read_bytes() == (tmp_path / "last").read_bytes()
+    plain, last = load_file(tmp_path / "plain"), load_file(tmp_path / "last")  # the header's order is not fixed
+    assert plain.keys() == last.keys()
+    assert all(torch.equal(plain[name], last[name]) for name in plain)
 
 
 @pytest.mark.parametrize("key", sorted(FACTS))

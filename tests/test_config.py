@@ -73,7 +73,15 @@ def test_every_preset_parses_by_name_and_by_file(name):
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
 def test_a_recorded_config_is_read_back_equal(name, tmp_path):
-    config = parse_config(["--config", name, "--run.seed", "3", "--run.name", "1e5"])
+    config = parse_config(["--config", name, "--run.seed", "3", "--run.name", "x"])
+    ledger.write_yaml(tmp_path / "config.yaml", to_dict(config))
+    assert parse_config(["--config", str(tmp_path / "config.yaml")]) == config
+
+
+@pytest.mark.parametrize("name", ["12", "1e5", "3e10", "1_000", "0x1f", "true", "on", "2024-01-01", "12:30:00"])
+def test_a_name_that_looks_like_something_else_stays_a_name(name, tmp_path):
+    config = parse_config([f"--run.name={name}"])
+    assert config.run.name == name
     ledger.write_yaml(tmp_path / "config.yaml", to_dict(config))
     assert parse_config(["--config", str(tmp_path / "config.yaml")]) == config
 
@@ -216,6 +224,10 @@ def test_a_value_that_is_not_a_number_is_refused(tmp_path):
         (["--config", "cifar10_lt", "--rows", "[oracle]"], "rows must come with data.label_noise, got 'oracle'"),
         (["--rows", "[ot]", "--stage2.trainable", "none"], "rows must be stage1 with stage2.trainable=none, got 'ot'"),
         (["--ot.scope", "batch", "--ot.label_transport", "0.5"], "ot.label_transport must be 0 with ot.scope=batch, got 0.5"),
+        (
+            ["--config", "cifar10_lt", "--ot.scope", "batch", "--ot.label_softening", "0.5"],
+            "ot.label_softening must be 0 with ot.scope=batch, got 0.5",
+        ),
         (
             ["--config", "cifar10_lt", "--ot.scope", "batch", "--ot.weights", "network"],
             "ot.weights must not be 'network' with ot.scope=batch",

@@ -13,11 +13,11 @@ from otrw.losses import cross_entropy, weighted_mean
 from otrw.reweight import OTReweighter
 
 NUM_SAMPLES, NUM_CLASSES, EMBEDDING_SIZE, BATCH_SIZE = 23, 3, 5, 8
-FITS = {
+FITS = {  # steps small enough to descend: longer ones jump between clusters and would magnify rounding
     "semi_relaxed": {"weights": "semi_relaxed", "label_softening": 0.3},
-    "sgd": {"weights": "sgd", "num_steps": 10, "learning_rate": 2.0, "weight_decay": 1e-3, "epsilon": 0.2},
-    "sgd weights": {"weights": "sgd", "parametrization": "weights", "num_steps": 5, "epsilon": 0.2},
-    "network": {"weights": "network", "num_steps": 10, "learning_rate": 5.0, "hidden_size": 8, "epsilon": 0.2},
+    "sgd": {"weights": "sgd", "num_steps": 8, "learning_rate": 0.3, "weight_decay": 1e-3},
+    "sgd weights": {"weights": "sgd", "parametrization": "weights", "num_steps": 8, "learning_rate": 0.3},
+    "network": {"weights": "network", "num_steps": 8, "learning_rate": 0.3, "hidden_size": 8},
 }
 STEPS = {
     "semi_relaxed": {"weights": "semi_relaxed"},
@@ -70,7 +70,8 @@ def fit_twice(strategy, deal, settings):
         seed=3,
         strategy=strategy,
         label_transport=0.5,
-        tolerance=1e-6,
+        epsilon=0.3,
+        tolerance=1e-5,
         **settings,
     )
     reweighter.set_reference(reference, reference_labels)
@@ -158,7 +159,7 @@ def run_everything():
         for strategy in ("gathered", "sharded"):
             for deal in ("in turn", "all on the first"):
                 results[f"fit {name}/{strategy}/{deal}"] = fit_twice(strategy, deal, settings)
-    unrolled = {"weights": "sgd", "gradient": "unrolled", "num_steps": 3, "epsilon": 0.2}
+    unrolled = {"weights": "sgd", "gradient": "unrolled", "num_steps": 3, "learning_rate": 0.3}
     results["fit unrolled"] = fit_twice("auto", "in turn", unrolled)
     limit, otrw.reweight.MAX_DENSE_ENTRIES = otrw.reweight.MAX_DENSE_ENTRIES, 18  # chunks of three samples
     for name in ("semi_relaxed", "sgd"):
@@ -204,7 +205,7 @@ def test_a_fit_gives_every_process_the_weights_of_one_process(one_process, proce
     assert expected["weights"].std() > 0.1
     results = [result[f"fit {name}/{strategy}/{deal}"] for result in processes]
     for result in results:
-        assert_all_close(result, expected, rtol=1e-4, atol=1e-5)
+        assert_all_close(result, expected, rtol=1e-4, atol=2e-5)
     assert_equal_bits(results)
 
 

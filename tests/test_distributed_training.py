@@ -12,10 +12,22 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-SHORT = (
-    "--stage1.epochs 4 --stage2.epochs 3 --stage1.optimizer.learning_rate 0.02 --stage2.optimizer.learning_rate 0.02 "
-    "--stage2.rounds 2 --run.tensorboard false --rows [class_balanced_meta,ot_labels_meta]"
-).split()
+SHORT = [
+    "--stage1.epochs",
+    "4",
+    "--stage2.epochs",
+    "3",
+    "--stage1.optimizer.learning_rate",
+    "0.02",
+    "--stage2.optimizer.learning_rate",
+    "0.02",
+    "--stage2.rounds",
+    "2",
+    "--run.tensorboard",
+    "false",
+    "--rows",
+    "[class_balanced_meta,ot_labels_meta]",
+]
 
 
 def train(folder: Path, num_processes: int) -> Path:

@@ -81,9 +81,7 @@ def test_rows_of_a_batch_belong_together():
 
 def test_padding_repeats_the_last_sample_of_the_global_batch():
     samples = sample_set(7)
-    batches = [
-        list(Loader(samples, 7, seed=0, rank=rank, world_size=3, shuffle=False).epoch()) for rank in range(3)
-    ]
+    batches = [list(Loader(samples, 7, seed=0, rank=rank, world_size=3, shuffle=False).epoch()) for rank in range(3)]
     assert [part[0].index.tolist() for part in batches] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
     assert [part[0].mask.tolist() for part in batches] == [[True] * 3, [True] * 3, [True, False, False]]
 

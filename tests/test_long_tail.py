@@ -1,5 +1,7 @@
 """Long-tailed selection: the profile against its formula, nesting over factors, and what is cut out first."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -111,7 +113,7 @@ def test_training_sets_are_nested_over_factors_and_the_rest_does_not_depend_on_t
         long_tail_indices(labels, factor, seed=3, num_meta_per_class=7, num_validation_per_class=5)
         for factor in (1, 2, 10, 50, 200)
     ]
-    for larger, smaller in zip(splits[:-1], splits[1:], strict=True):
+    for larger, smaller in itertools.pairwise(splits):
         assert set(smaller.train) < set(larger.train)
         np.testing.assert_array_equal(larger.meta, smaller.meta)
         np.testing.assert_array_equal(larger.validation, smaller.validation)

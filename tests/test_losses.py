@@ -108,9 +108,7 @@ def test_logit_adjustment_does_nothing_without_imbalance(tau, size):
 
 def test_logit_adjustment_with_tau_0_is_cross_entropy():
     logits, target = random_case()
-    torch.testing.assert_close(
-        logit_adjusted(logits, target, class_sizes=CLASS_SIZES, tau=0.0), cross_entropy(logits, target)
-    )
+    torch.testing.assert_close(logit_adjusted(logits, target, class_sizes=CLASS_SIZES, tau=0.0), cross_entropy(logits, target))
 
 
 @pytest.mark.parametrize("name", ["balanced_softmax", "logit_adjusted", "ldam"])

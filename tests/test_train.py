@@ -1,0 +1,408 @@
+"""Whole runs on digits: complete records, bit-equal resumption after a kill, and failures that leave nothing half done."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from otrw import checkpoint, ledger
+from otrw.cli import exit_with_message, parse_config
+from otrw.data.datasets import make_datasets
+from otrw.errors import UserError
+from otrw.loop import NonFiniteError
+from otrw.models.build import build_model, num_parameters
+from otrw.ot.weights import effective_number_weights
+from otrw.train import run
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ("stage1", "class_balanced_meta", "ot_labels_meta")
+SOLVE = ("num_iterations", "marginal_error", "converged")
+STAGE1_EPOCHS, STAGE2_EPOCHS, ROUNDS, NUM_TEST = 2, 3, 2, 602
+TINY = [
+    "--config=digits_lt",
+    "--data.imbalance_factor=10",
+    "--data.num_meta_per_class=4",
+    "--data.num_validation_per_class=3",
+    "--data.label_noise=symmetric",
+    "--data.label_noise_rate=0.3",
+    "--model.width_multiplier=0.25",
+    f"--stage1.epochs={STAGE1_EPOCHS}",
+    "--stage1.batch_size=64",
+    f"--stage2.epochs={STAGE2_EPOCHS}",
+    "--stage2.batch_size=64",
+    f"--stage2.rounds={ROUNDS}",
+    "--ot.weights=semi_relaxed",
+    "--ot.scope=dataset",
+    "--ot.epsilon=0.1",
+    "--ot.label_softening=0.5",
+    "--ot.label_transport=0.5",
+    "--stage2.trainable=scratch",
+    "--stage2.meta_loss_factor=1",
+    "--run.cpu=true",
+    "--run.tensorboard=false",
+]
+KILLED_RUN = """
+import os, signal, sys
+from otrw.cli import parse_config
+from otrw.train import run
+
+def report(line):
+    if (line["stage"], line["round"], line["epoch"]) == ("stage2", 2, 3):  # written down, not yet in a checkpoint
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run(parse_config(sys.argv[1:]), report=report)
+"""
+
+
+class Interruption(Exception):
+    pass
+
+
+def tiny_config(folder, name, *arguments, rows=ROWS):
+    return parse_config([*TINY, f"--run.directory={folder}", f"--run.name={name}", f"--rows=[{','.join(rows)}]", *arguments])
+
+
+def no_epoch(line):
+    raise AssertionError(f"an epoch was trained: {line}")
+
+
+def interrupt_at(stage, round_number, epoch):
+    def report(line):
+        if (line["stage"], line["round"], line["epoch"]) == (stage, round_number, epoch):
+            raise Interruption
+
+    return report
+
+
+def assert_same_model(left, right):
+    left, right = load_file(left / "model.safetensors"), load_file(right / "model.safetensors")
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+def comparable(folder):
+    """A row's result without what may differ: the time it took, and (a test of its own) how the last solve went."""
+    result = ledger.read_record(folder).result
+    del result["seconds"]
+    for key in SOLVE:
+        result.get("weights", {}).pop(key, None)
+    return result
+
+
+def assert_same_record(left, right):
+    """Two rows ended with the same bits."""
+    assert_same_model(left, right)
+    assert ledger.read_lines(left / "metrics.jsonl") == ledger.read_lines(right / "metrics.jsonl")
+    assert comparable(left) == comparable(right)
+    for name in ("weights.parquet", "predictions.parquet"):
+        assert (left / name).exists() == (right / name).exists()
+        if (left / name).exists():
+            assert pyarrow.parquet.read_table(left / name) == pyarrow.parquet.read_table(right / name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run of three rows: its config, its result and the lines it reported."""
+    lines = []
+    config = tiny_config(tmp_path_factory.mktemp("runs"), "whole")
+    result = run(config, report=lambda line: lines.append(json.loads(json.dumps(line))))
+    return config, result, lines
+
+
+@pytest.fixture(scope="module")
+def data(finished):
+    config, _, _ = finished
+    return make_datasets(config.data, config.data_seed, torch.device("cpu"))
+
+
+def test_a_run_leaves_a_complete_record_of_every_row_and_nothing_else(finished):
+    config, result, _ = finished
+    folder = Path(config.run.directory) / "whole"
+    assert result.folder == folder
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(["config.yaml", *ROWS])
+    files = {"config.yaml", "environment.json", "metrics.jsonl", "model.safetensors", "predictions.parquet", "result.json"}
+    for row in ROWS:
+        expected = files if row == "stage1" else files | {"weights.parquet"}
+        assert {entry.name for entry in (folder / row).iterdir()} == expected
+
+
+def test_every_row_is_found_as_a_record_and_equals_what_the_run_returned(finished):
+    _, result, _ = finished
+    records = list(ledger.find_records([result.folder]))
+    assert {record.path.name: record.result for record in records} == result.rows
+    assert tuple(result.rows) == ROWS
+    for record in records:
+        assert record.config["rows"] == [record.path.name]
+        assert record.environment["world_size"] == 1
+        assert record.environment["device"] == "cpu"
+
+
+def test_configs_on_disk_are_what_was_run(finished):
+    config, result, _ = finished
+    assert parse_config(["--config", str(result.folder / "config.yaml")]) == config
+    stored = parse_config(["--config", str(result.folder / "class_balanced_meta" / "config.yaml")])
+    assert stored.ot.weights == "class_balanced"
+    assert stored.data == config.data
+
+
+def test_results_hold_what_the_table_needs(finished, data):
+    config, result, _ = finished
+    for row, figures in result.rows.items():
+        assert (figures["row"], figures["dataset"], figures["seed"]) == (row, "digits", 0)
+        assert figures["imbalance_factor"] == 10
+        assert figures["class_names"] == list("0123456789")
+        assert figures["given_sizes"] == data.given_sizes.tolist()
+        assert figures["true_sizes"] == data.true_sizes.tolist()
+        assert figures["split_hash"] == data.split_hash
+        net = build_model("small", 10, in_channels=1, width_multiplier=config.model.width_multiplier)
+        assert figures["model"] == {"name": "small", "width_multiplier": 0.25, "num_parameters": num_parameters(net)}
+        confusion = np.array(figures["confusion"])
+        assert confusion.sum() == NUM_TEST
+        assert figures["test"]["error"] == pytest.approx(100 * (1 - confusion.trace() / NUM_TEST))
+        assert figures["validation"].keys() == figures["test"].keys()
+        assert figures["best_epoch_test_error"] <= figures["test"]["error"] + 1e-9
+        assert ("weights" in figures) == (row != "stage1")
+        json.dumps(figures, allow_nan=False)
+    transport = result.rows["ot_labels_meta"]["weights"]
+    assert 1 < transport["effective_samples"] <= len(data.train)
+    assert 0 < transport["wrong_label_auroc"] <= 1
+    assert sum(transport["class_mass"]) == pytest.approx(1)
+    assert transport["converged"] is True
+
+
+def test_metrics_have_a_line_an_epoch_and_are_what_was_reported(finished):
+    _, result, reported = finished
+    written = {row: ledger.read_lines(result.folder / row / "metrics.jsonl") for row in ROWS}
+    places = {row: [(line["stage"], line["round"], line["epoch"]) for line in lines] for row, lines in written.items()}
+    stage2 = [("stage2", r + 1, e + 1) for r in range(ROUNDS) for e in range(STAGE2_EPOCHS)]
+    assert places["stage1"] == [("stage1", 1, e + 1) for e in range(STAGE1_EPOCHS)]
+    assert places["class_balanced_meta"] == stage2[:STAGE2_EPOCHS]
+    assert places["ot_labels_meta"] == stage2
+    assert [line for row in ROWS for line in written[row]] == reported
+    for row, lines in written.items():
+        assert lines[-1]["test"]["error"] == pytest.approx(result.rows[row]["test"]["error"])
+        for line in lines:
+            assert math.isfinite(line["train"]["loss"])
+            assert ("meta_loss" in line["train"]) == (row != "stage1")
+
+
+def test_weights_have_a_line_a_training_sample(finished, data):
+    _, result, _ = finished
+    for row in ROWS[1:]:
+        table = pyarrow.parquet.read_table(result.folder / row / "weights.parquet")
+        assert table["index"].to_pylist() == data.train.source_index.tolist()
+        assert table["given_label"].to_pylist() == data.train.labels.tolist()
+        assert table["true_label"].to_pylist() == data.train.true_labels.tolist()
+        weights = torch.tensor(table["weight"].to_pylist())
+        if row == "class_balanced_meta":
+            expected = effective_number_weights(data.given_sizes, 0.9999)[data.train.labels]
+            torch.testing.assert_close(weights, expected)
+        else:
+            assert weights.min() >= 0
+            assert weights.mean().item() == pytest.approx(1, abs=1e-4)
+            wrong = data.train.labels != data.train.true_labels
+            mass = (weights[wrong].sum() / weights.sum()).item()
+            assert mass == pytest.approx(result.rows[row]["weights"]["wrong_label_mass"], abs=1e-5)
+            assert set(table["target_label"].to_pylist()) <= set(range(10))
+
+
+def test_a_saved_model_makes_the_saved_predictions(finished, data):
+    config, result, _ = finished
+    for row in ROWS:
+        net = build_model("small", 10, in_channels=1, width_multiplier=config.model.width_multiplier)
+        net.load_state_dict(load_file(result.folder / row / "model.safetensors"))
+        with torch.no_grad():
+            logits = net.eval()(data.transform(train=False)(data.test.inputs, torch.arange(NUM_TEST), 0)).logits
+        table = pyarrow.parquet.read_table(result.folder / row / "predictions.parquet")
+        assert table["index"].to_pylist() == list(range(NUM_TEST))
+        assert table["label"].to_pylist() == data.test.labels.tolist()
+        agreement = torch.tensor(table["prediction"].to_pylist()) == logits.argmax(1)
+        assert agreement.double().mean() > 0.99  # other batches round otherwise
+        wrong = torch.tensor(table["prediction"].to_pylist()) != data.test.labels
+        assert 100 * wrong.double().mean().item() == pytest.approx(result.rows[row]["test"]["error"])
+        with safe_open(result.folder / row / "model.safetensors", framework="pt") as file:
+            assert file.metadata()["split"] == data.split_hash
+
+
+def test_training_learns(finished):
+    _, result, _ = finished
+    for row in ROWS:
+        lines = ledger.read_lines(result.folder / row / "metrics.jsonl")
+        assert lines[-1]["train"]["loss"] < lines[0]["train"]["loss"]
+
+
+def test_resuming_a_finished_run_trains_nothing_and_returns_the_same(finished):
+    _, result, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*") if path.is_file()}
+    again = run(parse_config(["--run.resume", str(result.folder)]), report=no_epoch)
+    assert again.rows == result.rows
+    assert {path: path.stat().st_mtime_ns for path in result.folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_folder_of_a_row_is_not_taken_for_that_of_a_run(finished, tmp_path):
+    _, result, _ = finished
+    row = shutil.copytree(result.folder, tmp_path / "copy") / "class_balanced_meta"
+    before = sorted(row.iterdir())
+    with pytest.raises(UserError, match=r"run\.resume"):
+        run(parse_config(["--run.resume", str(row)]), report=no_epoch)
+    assert sorted(row.iterdir()) == before
+
+
+def test_a_name_that_is_taken_is_refused_with_the_way_to_go_on(finished):
+    config, result, _ = finished
+    with pytest.raises(UserError, match=r"run\.name must be new, got .*; go on with it by --run\.resume") as error:
+        run(config)
+    assert str(result.folder) in str(error.value)
+
+
+def test_killed_in_stage_2_and_resumed_ends_with_the_same_bits(finished, tmp_path):
+    _, result, _ = finished
+    arguments = [*TINY, f"--run.directory={tmp_path}", "--run.name=killed", f"--rows=[{','.join(ROWS)}]"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, *arguments, "--run.checkpoint_every_epochs=2"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    row = tmp_path / "killed" / "ot_labels_meta"
+    assert (tmp_path / "killed" / "class_balanced_meta" / "result.json").exists()
+    assert not (row / "result.json").exists()
+    (row / "checkpoints" / ".partial-round-002-epoch-00002").mkdir()
+    with (row / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "stage2", "rou')
+    resumed = run(parse_config(["--run.resume", str(tmp_path / "killed")]))
+    assert tuple(resumed.rows) == ROWS
+    for name in ROWS:
+        assert_same_record(resumed.folder / name, result.folder / name)
+    assert not list(resumed.folder.rglob(".*"))
+    solves = [{key: rows["ot_labels_meta"]["weights"].get(key) for key in SOLVE} for rows in (resumed.rows, result.rows)]
+    assert solves[0] == solves[1]  # last, since the rest holds without it
+
+
+@pytest.mark.parametrize("place", [("stage1", 1, 1), ("stage1", 1, STAGE1_EPOCHS), ("stage2", 2, 1)])
+def test_interrupted_at_any_stage_and_resumed_ends_with_the_same_bits(finished, tmp_path, place):
+    _, result, _ = finished
+    rows = ("stage1", "ot_labels_meta")
+    with pytest.raises(Interruption):
+        run(tiny_config(tmp_path, "cut", rows=rows), report=interrupt_at(*place))
+    resumed = run(parse_config(["--run.resume", str(tmp_path / "cut")]))
+    for name in rows:
+        assert_same_record(resumed.folder / name, result.folder / name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--stage2.trainable=all", "--stage2.refresh_every_epochs=2"],
+        ["--stage2.trainable=classifier", "--stage2.embeddings=forward", "--ot.scope=batch", "--ot.weights=sgd"],
+        ["--stage2.trainable=all", "--ot.scope=batch"],
+    ],
+    ids=["refreshed weights", "batch scope, frozen backbone", "batch scope, whole net"],
+)
+def test_every_way_of_weighting_resumes_with_the_same_bits(finished, tmp_path, settings):
+    _, result, _ = finished
+    common = [f"--stage1.checkpoint={result.folder}/stage1/model.safetensors", "--stage2.epochs=2"]
+    plain = ["--ot.label_transport=0", "--ot.label_softening=0"]
+    whole, cut = (tiny_config(tmp_path, name, *common, *plain, *settings, rows=("ot_meta",)) for name in ("whole", "cut"))
+    run(whole)
+    with pytest.raises(Interruption):
+        run(cut, report=interrupt_at("stage2", 2, 2))
+    run(parse_config(["--run.resume", str(tmp_path / "cut")]))
+    assert_same_record(tmp_path / "cut" / "ot_meta", tmp_path / "whole" / "ot_meta")
+
+
+def test_a_finished_stage_1_can_be_started_from(finished, tmp_path):
+    _, result, _ = finished
+    path = result.folder / "stage1" / "model.safetensors"
+    rows = ("stage1", "class_balanced_meta")
+    reused = run(tiny_config(tmp_path, "reused", f"--stage1.checkpoint={path}", "--ot.epsilon=0.4", rows=rows))
+    assert reused.rows["stage1"]["test"] == result.rows["stage1"]["test"]
+    for name in rows:
+        assert_same_model(reused.folder / name, result.folder / name)
+    assert ledger.read_lines(reused.folder / "stage1" / "metrics.jsonl") == []
+    assert reused.rows["stage1"]["best_epoch_test_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [(["--run.seed=1"], "split"), (["--model.width_multiplier=0.5"], "model"), (["--model.head=cosine"], "model")],
+)
+def test_a_stage_1_of_other_data_or_another_net_is_refused_and_leaves_nothing(finished, tmp_path, changes, fact):
+    _, result, _ = finished
+    path = result.folder / "stage1" / "model.safetensors"
+    with pytest.raises(UserError, match=rf"stage1\.checkpoint .* must fit this run, but its {fact} is"):
+        run(tiny_config(tmp_path, "x", f"--stage1.checkpoint={path}", *changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_with_exit_code_1_and_names_the_step(tmp_path, capsys):
+    config = tiny_config(tmp_path, "diverged", "--stage1.optimizer.learning_rate=1e30")
+    with pytest.raises(SystemExit) as leaving:
+        exit_with_message(lambda: run(config))
+    assert leaving.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the loss of stage1 is not finite at epoch 1, step 2")
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_net_that_diverges_in_the_very_last_step_is_not_recorded_as_a_result(tmp_path):
+    settings = ["--stage1.optimizer.learning_rate=1e30", "--stage1.batch_size=10000", "--stage1.epochs=1"]
+    with pytest.raises(NonFiniteError):
+        run(tiny_config(tmp_path, "diverged", *settings, rows=("stage1",)))
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_divergence_leaves_a_checkpoint_from_which_the_loss_is_finite(tmp_path):
+    settings = ["--stage1.optimizer.learning_rate=1e30", "--stage1.batch_size=10000", "--stage1.epochs=3"]
+    config = tiny_config(tmp_path, "diverged", *settings, rows=("stage1",))
+    with pytest.raises(NonFiniteError):
+        run(config)
+    state = checkpoint.load_latest(tmp_path / "diverged" / "stage1" / "checkpoints")
+    if state is not None:
+        net = build_model("small", 10, in_channels=1, width_multiplier=config.model.width_multiplier)
+        net.load_state_dict(state["module"])
+        data = make_datasets(config.data, config.data_seed, torch.device("cpu"))
+        with torch.no_grad():
+            logits = net(data.transform(train=False)(data.train.inputs, torch.arange(len(data.train)), 0)).logits
+        assert logits.isfinite().all()
+
+
+def test_bad_data_leaves_no_folder(tmp_path):
+    config = tiny_config(tmp_path, "x")
+    with pytest.raises(UserError, match=r"data\.num_meta_per_class"):
+        run(replace(config, data=replace(config.data, num_meta_per_class=500)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_name_gets_one_from_its_data(tmp_path):
+    config = parse_config([*TINY, f"--run.directory={tmp_path}", "--rows=[stage1]", "--stage1.epochs=1"])
+    result = run(config)
+    assert result.folder.parent == tmp_path
+    assert result.folder.name.startswith("digits_lt-if10-noise30-seed0-")
+    assert tuple(result.rows) == ("stage1",)
