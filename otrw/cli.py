@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from otrw.config import Config
@@ -36,6 +37,8 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     folder = Path(config.run.resume)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run.resume must be a run's folder, got {str(folder)!r}, which has no config.yaml")
+    if (folder / "environment.json").is_file():
+        raise UserError(f"run.resume must be a run's folder, got the row {str(folder)!r}; give {str(folder.parent)!r}")
     stored = parse_config(["--config", str(folder / "config.yaml")])
     return replace(stored, run=replace(stored.run, resume=str(folder)))
 
@@ -82,6 +85,14 @@ def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
 
 def _config_file(name: str) -> Path:
     if Path(name).is_file():
+        try:
+            settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"--config {name} must be a YAML file ({' '.join(str(error).split())[:120]})") from None
+        if not isinstance(settings, dict):
+            raise UserError(
+                f"--config {name} must hold sections of settings, got {type(settings).__name__}; see --print_config"
+            )
         return Path(name)
     preset = PRESETS / f"{name}.yaml"
     if preset.is_file():

@@ -142,11 +142,12 @@ class OptimizerConfig:
     decay_factor: float = 0.01
     """step schedule: the factor."""
 
-    def __post_init__(self) -> None:
-        check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "be > 0")
-        check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "be in [0, 1)")
-        check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "be >= 0")
-        check(self.warmup_epochs >= 0, "optimizer.warmup_epochs", self.warmup_epochs, "be >= 0")
+    def check(self, path: str) -> None:
+        """Raise UserError for a bad value; `path` is where in the tree this section stands."""
+        check(self.learning_rate > 0, f"{path}.learning_rate", self.learning_rate, "be > 0")
+        check(0 <= self.momentum < 1, f"{path}.momentum", self.momentum, "be in [0, 1)")
+        check(self.weight_decay >= 0, f"{path}.weight_decay", self.weight_decay, "be >= 0")
+        check(self.warmup_epochs >= 0, f"{path}.warmup_epochs", self.warmup_epochs, "be >= 0")
 
 
 LossName = Literal["cross_entropy", "balanced_softmax", "logit_adjusted", "ldam"]
@@ -165,9 +166,10 @@ class LossConfig:
     ldam_scale: float = 30.0
     """Factor on the logits of ldam; meant for a cosine head."""
 
-    def __post_init__(self) -> None:
-        check(self.ldam_max_margin > 0, "loss.ldam_max_margin", self.ldam_max_margin, "be > 0")
-        check(self.ldam_scale > 0, "loss.ldam_scale", self.ldam_scale, "be > 0")
+    def check(self, path: str) -> None:
+        """Raise UserError for a bad value; `path` is where in the tree this section stands."""
+        check(self.ldam_max_margin > 0, f"{path}.ldam_max_margin", self.ldam_max_margin, "be > 0")
+        check(self.ldam_scale > 0, f"{path}.ldam_scale", self.ldam_scale, "be > 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,8 @@ class Stage1Config:
     """Start from this finished stage 1 (a `model.safetensors` of an earlier run) instead of training one."""
 
     def __post_init__(self) -> None:
+        self.loss.check("stage1.loss")
+        self.optimizer.check("stage1.optimizer")
         check(self.epochs >= 1, "stage1.epochs", self.epochs, "be >= 1")
         check(self.batch_size >= 1, "stage1.batch_size", self.batch_size, "be >= 1")
         check(self.mixup_alpha >= 0, "stage1.mixup_alpha", self.mixup_alpha, "be >= 0")
@@ -313,6 +317,8 @@ class Stage2Config:
     """Optimiser and schedule."""
 
     def __post_init__(self) -> None:
+        self.loss.check("stage2.loss")
+        self.optimizer.check("stage2.optimizer")
         check(self.epochs >= 1, "stage2.epochs", self.epochs, "be >= 1")
         check(self.batch_size >= 1, "stage2.batch_size", self.batch_size, "be >= 1")
         check(self.rounds >= 1, "stage2.rounds", self.rounds, "be >= 1")
@@ -363,6 +369,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "run.seed", self.seed, "be >= 0")
+        is_plain = self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & {"/", "\\"})
+        check(is_plain, "run.name", self.name, "be a plain folder name", "run.directory says where it goes")
         for key in ("evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
             check(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "be >= 1")
         check(self.timeout_seconds > 0, "run.timeout_seconds", self.timeout_seconds, "be > 0")
@@ -373,11 +381,17 @@ class Config:
     """Everything that defines a run."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    """Which images, how imbalanced, how wrong the labels."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The net."""
     stage1: Stage1Config = field(default_factory=Stage1Config)
+    """Plain training."""
     ot: OTConfig = field(default_factory=OTConfig)
+    """Where the weights come from."""
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    """Training on the re-weighted loss."""
     run: RunConfig = field(default_factory=RunConfig)
+    """Where and how it runs."""
     rows: tuple[Row, ...] = ("ot_meta",)
     """Which stage 2 to train, one after the other on the same stage 1: the setting itself (ot_meta) and its controls.
     stage1: none. cross_entropy, class_balanced, ot, oracle: which weights; _meta: with the meta images in the loss, all

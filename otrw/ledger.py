@@ -45,7 +45,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_yaml(path: Path, value: Mapping) -> None:
     """Write a YAML file whole or not at all."""
-    write_text(path, yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))
+    write_text(path, yaml.dump(json.loads(json.dumps(value)), Dumper=_Dumper, sort_keys=False))
 
 
 def write_columns(path: Path, columns: Mapping[str, object]) -> None:
@@ -127,6 +127,21 @@ def read_record(folder: Path) -> Record:
         if not isinstance(values[name], dict):
             raise UserError(f"{path}: not a mapping; the record is left out")
     return Record(folder, values["config.yaml"], values["environment.json"], values["result.json"])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes strings like 1e5, which PyYAML takes for text and other readers for a number."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    try:
+        float(text)
+    except ValueError:
+        return dumper.represent_str(text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'")
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _git(*arguments: str) -> str | None:

@@ -142,6 +142,8 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             losses += torch.stack([train_loss, meta_loss]).detach()
             bad_step = torch.where((bad_step < 0) & ~loss.detach().isfinite(), step, bad_step)
         collectives.average_buffers(phase.module)
+        is_finite = _gives_finite_logits(phase.module, batch.inputs)
+        bad_step = torch.where((bad_step < 0) & ~is_finite, len(loader) - 1, bad_step)  # diverged in the last step
         _stop_if_not_finite(bad_step, phase, epoch)
         train_loss_mean, meta_loss_mean = (collectives.all_reduce_sum(losses) / num_ranks / len(loader)).tolist()
         line = {
@@ -254,11 +256,18 @@ def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
 def _refresh(session: Session, phase: Phase, epoch: int) -> None:
     """Before an epoch: new weights from fresh embeddings, where the row asks for them."""
     every = phase.refresh_every_epochs
-    if every is None or epoch == 0 or epoch % every:
+    if every is None or epoch % every or (epoch == 0 and not phase.weighting.per_batch):
         return
     figures = phase.weighting.refresh(phase.module)
     if figures is not None:
         session.journal.solve(figures)
+
+
+def _gives_finite_logits(module: nn.Module, inputs: Tensor) -> Tensor:
+    """() bool: whether the updated net still computes; its last step has no loss of its own to show it."""
+    module.eval()
+    with torch.no_grad():
+        return module(inputs[:8]).logits.isfinite().all()
 
 
 def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:

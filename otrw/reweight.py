@@ -190,6 +190,8 @@ class OTReweighter:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that later calls depend on, but for the reference."""
         state = {"weights": self.weights, "theta": self.theta}
+        if self.diagnostics is not None:
+            state["diagnostics"] = torch.tensor([float(value) for value in self.diagnostics], dtype=torch.float64)
         if self.label_targets is not None:
             state["label_targets"] = self.label_targets
         if self.net is not None:
@@ -206,6 +208,10 @@ class OTReweighter:
         )
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
+        self.diagnostics = None
+        if "diagnostics" in state:
+            iterations, error, converged, effective = state["diagnostics"].tolist()
+            self.diagnostics = Diagnostics(int(iterations), error, bool(converged), effective)
         net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
         self.net = None
         if net_state:

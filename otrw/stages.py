@@ -66,9 +66,12 @@ def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighti
     config, settings = session.config, session.config.stage2
     weighting = Weighting(config, session.data, partial(_embed_images, session))
     first_round = state["round"] if state else 1
+    net_moves = settings.trainable != "classifier" or settings.embeddings == "forward"
+    moves = weighting.per_batch and net_moves
     for round_number in range(first_round, settings.rounds + 1):
         resumed = state if round_number == first_round else None
-        if resumed is None or weighting.per_batch:
+        # a batch-scope reference that moves with the net is taken at every epoch instead, by the loop
+        if not moves and (resumed is None or weighting.per_batch):
             figures = weighting.refresh(net)
             if figures is not None and resumed is None:
                 session.journal.solve(figures)
@@ -79,7 +82,6 @@ def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighti
             net = fresh_net(config, session.data, session.accelerator.device, "stage2", round_number)
         module, views = _trained_part(session, net)
         by_sampling = settings.apply_weights == "sampling"
-        moves = weighting.per_batch and settings.embeddings == "forward"
         phase = Phase(
             "stage2",
             round_number,

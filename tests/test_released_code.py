@@ -44,14 +44,15 @@ def released_loss(cost, weights):
     def exponent():
         return (-cost + u[:, None] + v[None, :]) / EPSILON
 
-    iteration = 0
-    for iteration in range(1, MAX_ITERATIONS + 1):
+    num_iterations = 0
+    for _ in range(MAX_ITERATIONS):
+        num_iterations += 1
         old_u = u
         u = EPSILON * (torch.log(mu + 1e-8) - torch.logsumexp(exponent(), dim=1)) + u
         v = EPSILON * (torch.log(nu + 1e-8) - torch.logsumexp(exponent().T, dim=1)) + v
         if (u - old_u).abs().sum() < THRESHOLD:
             break
-    return (exponent().exp() * cost).sum(), iteration
+    return (exponent().exp() * cost).sum(), num_iterations
 
 
 def released_step(cost, weights, learning_rate):

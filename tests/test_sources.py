@@ -226,7 +226,7 @@ def test_missing_test_file_is_named(tmp_path):
 def test_a_missing_part_of_a_data_set_in_several_files_is_refused(tmp_path):
     write_cifar10(tmp_path)
     (tmp_path / "cifar10" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(UserError, match="train-"):
+    with pytest.raises(UserError, match="all 2 files of train, got 1"):
         load(tmp_path)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+NAMES = "names.txt"
+
 
 def cached_arrays(
     name: str, files: list[Path], cache: str, decode: Callable[[], dict[str, np.ndarray]]
@@ -23,15 +25,16 @@ def cached_arrays(
         return decode()
     stamp = "|".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
     folder = Path(cache).expanduser() / f"{name}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
-    with contextlib.suppress(OSError, ValueError):
-        if folder.is_dir():
-            return {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        return {key: np.load(folder / f"{key}.npy") for key in (folder / NAMES).read_text().split()}
     arrays = decode()
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
         for key, array in arrays.items():
             np.save(temporary / f"{key}.npy", array)
+        (temporary / NAMES).write_text("\n".join(arrays))
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been read
         try:
             os.replace(temporary, folder)
         except OSError:  # another process was faster

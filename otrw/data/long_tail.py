@@ -44,7 +44,7 @@ def class_profile(
         positions = np.arange(num_classes) / max(1, num_classes - 1)
     if profile == "step":
         positions = (positions > 0.5).astype(float)
-    # rounded first: 4990 * 0.01 is 49.9, but 490 * (1 / 49)^(1 / 2) is 69.99999999999999 and means 70
+    # rounded first: 49 * (1 / 49) is 0.9999999999999999 and means 1
     return np.floor(np.round(head_size * (1 / imbalance_factor) ** positions, 9)).astype(np.int64)
 
 
