@@ -114,6 +114,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
     session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
     for epoch in range(start_epoch, settings.epochs):
         _refresh(session, phase, epoch)
+        learning_rate = optimizer.param_groups[0]["lr"]  # of the epoch's first step
         weighing = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
         module.train()
         meta_batches = meta_loader.cycle(epoch, len(loader)) if meta_loader else None
@@ -150,7 +151,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             "stage": phase.stage,
             "round": phase.round,
             "epoch": epoch + 1,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": learning_rate,
             "train": {"loss": train_loss_mean} | ({"meta_loss": meta_loss_mean} if meta_loader else {}),
         }
         if (epoch + 1) % config.run.evaluate_every_epochs == 0 or epoch + 1 == settings.epochs:
