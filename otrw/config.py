@@ -306,7 +306,7 @@ class Stage2Config:
     normalizer: Literal["weights", "samples", "none"] = "weights"
     """Divide a step's weighted loss by the sum of its weights, by its number of samples, or (released code) by nothing."""
     meta_loss_factor: float = 1.0
-    """Factor on the mean loss of the meta images; 0 leaves them out."""
+    """Factor on the mean cross-entropy of the meta images; 0 leaves them out."""
     meta_batch_size: int | None = None
     """Meta images a step; null takes all of them."""
     meta_forward: Literal["joint", "separate"] = "joint"

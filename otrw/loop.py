@@ -11,7 +11,7 @@ from otrw import checkpoint, collectives
 from otrw.config import Config, OptimizerConfig, Stage1Config, Stage2Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet, Transform
-from otrw.losses import make_loss, weighted_mean
+from otrw.losses import cross_entropy, make_loss, weighted_mean
 from otrw.metrics import Counts, count, merge, summarize, zero_counts
 from otrw.progress import Progress
 from otrw.seeds import seed_for
@@ -101,9 +101,9 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         module = torch.compile(module)
     num_ranks = collectives.world_size()
 
-    def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
+    def global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
         return weighted_mean(
-            criterion(logits, targets),
+            losses,
             weights,
             mask,
             normalizer=normalizer,
@@ -118,7 +118,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         weighing = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
         module.train()
         meta_batches = meta_loader.cycle(epoch, len(loader)) if meta_loader else None
-        losses = torch.zeros(2, device=accelerator.device)
+        summed = torch.zeros(2, device=accelerator.device)
         bad_step = torch.full((), -1, device=accelerator.device)
         for step, batch in enumerate(loader.epoch(epoch)):
             weights = phase.weighting.of_batch(batch, phase.module) if weighing else batch.mask.float()
@@ -131,22 +131,23 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
                 logits, meta_logits = both.split([len(batch.index), len(meta.index)])
             else:
                 logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
-            loss = train_loss = mean_loss(logits, targets, weights, batch.mask, phase.normalizer)
+            loss = train_loss = global_mean(criterion(logits, targets), weights, batch.mask, phase.normalizer)
             meta_loss = torch.zeros_like(loss)
             if meta is not None and meta_logits is not None:
-                meta_loss = mean_loss(meta_logits, meta.labels, meta.mask.float(), meta.mask, "samples")
+                meta_losses = cross_entropy(meta_logits, meta.labels)  # the meta set is balanced: no prior to adjust for
+                meta_loss = global_mean(meta_losses, meta.mask.float(), meta.mask, "samples")
                 loss = train_loss + phase.meta_loss_factor * meta_loss
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            losses += torch.stack([train_loss, meta_loss]).detach()
+            summed += torch.stack([train_loss, meta_loss]).detach()
             bad_step = torch.where((bad_step < 0) & ~loss.detach().isfinite(), step, bad_step)
         collectives.average_buffers(phase.module)
         is_finite = _gives_finite_logits(phase.module, batch.inputs)
         bad_step = torch.where((bad_step < 0) & ~is_finite, len(loader) - 1, bad_step)  # diverged in the last step
         _stop_if_not_finite(bad_step, phase, epoch)
-        train_loss_mean, meta_loss_mean = (collectives.all_reduce_sum(losses) / num_ranks / len(loader)).tolist()
+        train_loss_mean, meta_loss_mean = (collectives.all_reduce_sum(summed) / num_ranks / len(loader)).tolist()
         line = {
             "stage": phase.stage,
             "round": phase.round,
