@@ -239,13 +239,14 @@ class OTConfig:
     stopping: Literal["marginal", "potential"] = "marginal"
     """What the tolerance is held against; potential is the released code's rule."""
     gradient: Literal["envelope", "unrolled"] = "envelope"
-    """sgd and network: envelope, dOT/db = g at convergence; unrolled, of <P, C> through the iterations (released code)."""
+    """sgd and network: envelope, dOT/db = g at convergence. sgd alone: unrolled, of <P, C> through the iterations (released
+    code)."""
     parametrization: Literal["logits", "weights"] = "logits"
     """sgd: b = softmax(theta) and the loss is weighted by b (logits), or by theta itself (weights; released code)."""
     num_steps: int = 50
     """sgd and network, dataset scope: gradient steps a fit. Batch scope takes one a training step."""
-    learning_rate: float = 1.0
-    """sgd and network: step size."""
+    learning_rate: float = 0.03
+    """sgd and network: step size. Well below epsilon: larger steps oscillate around the minimum."""
     weight_decay: float = 0.0
     """sgd: decay of theta towards zero at every step (released code: 5e-4)."""
     hidden_size: int = 100
@@ -262,6 +263,13 @@ class OTConfig:
         check(self.num_steps >= 1, "ot.num_steps", self.num_steps, "be >= 1")
         check(self.learning_rate > 0, "ot.learning_rate", self.learning_rate, "be > 0")
         check(self.weight_decay >= 0, "ot.weight_decay", self.weight_decay, "be >= 0")
+        check(
+            self.weights != "network" or self.gradient == "envelope",
+            "ot.gradient",
+            self.gradient,
+            "be 'envelope' with ot.weights=network",
+            "only sgd is differentiated through the iterations",
+        )
         check(self.hidden_size >= 1, "ot.hidden_size", self.hidden_size, "be >= 1")
         check(0 <= self.class_balanced_beta < 1, "ot.class_balanced_beta", self.class_balanced_beta, "be in [0, 1)")
         for key in ("label_transport", "label_softening"):

@@ -1,4 +1,4 @@
-"""Run a function in several gloo processes on this machine: what tests need to compare any number of processes with one."""
+"""Run a function in several gloo processes on this machine: to compare any number with one."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""Exchanges between 1, 2 and 3 processes: uneven shards, the reduction over samples, errors that reach every process."""
+"""Exchanges between 1, 2 and 3 processes: uneven shards, the reduction over samples, errors that reach everyone."""
 
 import os
 import threading
@@ -54,10 +54,10 @@ def raise_error(error):
     raise error
 
 
-def error_with_a_lock():
+def raise_error_with_a_lock():
     error = OSError("disk full")
     error.lock = threading.Lock()  # as errors do that hold an open connection
-    return error
+    raise error
 
 
 def exchange(folder):
@@ -96,7 +96,7 @@ def exchange(folder):
     result["on_main"] = collectives.on_main(lambda: (calls.append(rank), f"made by {rank}")[1])
     result["num_calls"] = len(calls)
     result["on_main_fails"] = message_of(lambda: collectives.on_main(lambda: raise_error(ValueError(f"from {rank}"))))
-    result["on_main_fails_with_lock"] = message_of(lambda: collectives.on_main(lambda: raise_error(error_with_a_lock())))
+    result["on_main_fails_with_lock"] = message_of(lambda: collectives.on_main(raise_error_with_a_lock))
     result["on_main_fails_in_two_parts"] = message_of(
         lambda: collectives.on_main(lambda: raise_error(TwoPartError("hole", "bucket")))
     )
@@ -118,7 +118,7 @@ def exchange(folder):
         lambda: collectives.first_on_each_machine(lambda: None if is_first else raise_error(OSError("no second")))
     )
     result["first_fails_with_lock"] = message_of(
-        lambda: collectives.first_on_each_machine(lambda: raise_error(error_with_a_lock()) if is_first else None)
+        lambda: collectives.first_on_each_machine(lambda: raise_error_with_a_lock() if is_first else None)
     )
     collectives.barrier()
     result["after_all"] = collectives.all_reduce_sum(torch.ones(1))  # no exchange was left half done

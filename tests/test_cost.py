@@ -33,7 +33,8 @@ def test_cosine_cost_is_scipy_cosine_distance(num_atoms, num_samples, size, seed
 def test_cosine_cost_does_not_see_the_length_of_embeddings():
     reference, embeddings = random_matrix(3, 4), random_matrix(5, 4, seed=1)
     lengths = torch.tensor([1e-3, 0.5, 1.0, 20.0, 1e4], dtype=torch.float64)
-    torch.testing.assert_close(cosine_cost(7 * reference, lengths[:, None] * embeddings), cosine_cost(reference, embeddings))
+    stretched = cosine_cost(7 * reference, lengths[:, None] * embeddings)
+    torch.testing.assert_close(stretched, cosine_cost(reference, embeddings))
 
 
 def test_cosine_cost_of_equal_orthogonal_and_opposite_vectors_is_zero_one_and_two():
@@ -71,7 +72,10 @@ def test_label_cost_of_different_one_hot_labels_is_root_two_or_two_over_the_numb
 @PROPERTY
 @given(num_classes=st.integers(2, 6), num_samples=st.integers(1, 9), seed=st.integers(0, 10_000))
 def test_label_cost_between_soft_labels_is_scipy_distance(num_classes, num_samples, seed):
-    left, right = random_distributions(4, num_classes, seed=seed), random_distributions(num_samples, num_classes, seed=9)
+    left, right = (
+        random_distributions(4, num_classes, seed=seed),
+        random_distributions(num_samples, num_classes, seed=9),
+    )
     np.testing.assert_allclose(label_cost(left, right, num_classes).numpy(), cdist(left, right), atol=1e-7)
     np.testing.assert_allclose(
         label_cost(left, right, num_classes, "mean_squared").numpy(),

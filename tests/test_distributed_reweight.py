@@ -186,7 +186,8 @@ def assert_all_close(actual, expected, *, rtol, atol):
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(actual[name], value, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+            explain = f"{name}: {{}}".format
+            torch.testing.assert_close(actual[name], value, rtol=rtol, atol=atol, msg=explain)
         else:
             assert actual[name] == value, name
 

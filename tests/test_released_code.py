@@ -77,14 +77,15 @@ def random_data(seed):
 
 
 def released_reweighter(prototypes, weights, learning_rate):
-    reweighter = OTReweighter(NUM_SAMPLES, NUM_CLASSES, initial_weights=weights, learning_rate=learning_rate, **SETTINGS)
+    settings = SETTINGS | {"initial_weights": weights, "learning_rate": learning_rate}
+    reweighter = OTReweighter(NUM_SAMPLES, NUM_CLASSES, **settings)
     reweighter.set_reference(prototypes, torch.arange(NUM_CLASSES))
     return reweighter
 
 
 # 1e-8 inside the logarithms changes log mu by 1e-7 and log nu by 1e-8 / nu, 1e-5 where a class-balanced weight is
-# smallest: so relative 1e-4 of the gradient. A step of the released size, 1e-6 to 1e-4, is near the rounding of a float32
-# weight; a step a thousand times as large shows the gradient itself.
+# smallest: so relative 1e-4 of the gradient. A step of the released size, 1e-6 to 1e-4, is near the rounding of a
+# float32 weight; a step a thousand times as large shows the gradient itself.
 @pytest.mark.parametrize(("learning_rate", "seed"), [(0.01, 0), (0.01, 1), (10.0, 0), (10.0, 1), (10.0, 2)])
 def test_steps_equal_those_of_the_released_code(learning_rate, seed):
     prototypes, features, labels, weights, order = random_data(seed)

@@ -267,10 +267,13 @@ def test_the_potential_rule_stops_at_the_first_small_change():
     cost, a, b = random_problem()
     tolerance = 1e-3
 
-    def potential_after(num_iterations):
-        return sinkhorn(cost, a.log(), b.log(), epsilon=0.05, max_iterations=num_iterations, tolerance=1e-300).f
+    def solve(**rule):
+        return sinkhorn(cost, a.log(), b.log(), epsilon=0.05, **rule)
 
-    result = sinkhorn(cost, a.log(), b.log(), epsilon=0.05, max_iterations=1000, tolerance=tolerance, stopping="potential")
+    def potential_after(num_iterations):
+        return solve(max_iterations=num_iterations, tolerance=1e-300).f
+
+    result = solve(max_iterations=1000, tolerance=tolerance, stopping="potential")
     last = result.num_iterations
     assert last > 3
     assert torch.equal(result.f, potential_after(last))
