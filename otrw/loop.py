@@ -98,7 +98,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         start_epoch = state["epoch"]
     module, optimizer = accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
-        module = torch.compile(module)
+        module = torch.compile(module, dynamic=False)  # an epoch has two batch sizes: a graph for each beats one for any
     num_ranks = collectives.world_size()
 
     def global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
