@@ -53,8 +53,11 @@ def save_model(path: Path, model: nn.Module, facts: dict[str, str]) -> None:
     os.replace(temporary, path)
 
 
-def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> None:
-    """Load `save_model`'s file into a model. Raises UserError where the file, its shapes or its facts do not fit."""
+def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[str, str]:
+    """Load `save_model`'s file into a model and return all its facts.
+
+    Raises UserError where the file, its shapes or its facts do not fit.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
@@ -71,6 +74,7 @@ def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> None:
     except RuntimeError as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"stage1.checkpoint {path} does not fit the model ({line})") from None
+    return facts
 
 
 def _complete(folder: Path) -> list[Path]:

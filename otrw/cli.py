@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -33,7 +34,8 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     except ArgumentError as error:
         raise UserError(_one_line(error)) from None
     if config.run.resume is None:
-        return config
+        preset = _preset_named_last(arguments) or config.run.preset
+        return replace(config, run=replace(config.run, preset=preset))
     folder = Path(config.run.resume)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run.resume must be a run's folder, got {str(folder)!r}, which has no config.yaml")
@@ -81,6 +83,13 @@ def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
         else:
             result.append(piece)
     return result if named else ["--config", str(_config_file(default)), *result]
+
+
+def _preset_named_last(arguments: list[str]) -> str | None:
+    """The last preset among the files after --config; None where there is none."""
+    files = [Path(value) for key, value in pairwise(arguments) if key == "--config"]
+    presets = [path.stem for path in files if path.parent.resolve() == PRESETS.resolve()]
+    return presets[-1] if presets else None
 
 
 def _config_file(name: str) -> Path:

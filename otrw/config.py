@@ -356,6 +356,8 @@ class RunConfig:
     """Folder of all runs."""
     name: str | None = None
     """Name of this run's folder; null makes one from the data and the time. An existing folder is refused."""
+    preset: str | None = None
+    """Preset that these settings started from: what tables call the run. The command line fills it in."""
     resume: str | None = None
     """Go on with this run's folder after an interruption; every other setting is read from it."""
     cpu: bool = False

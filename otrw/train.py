@@ -51,14 +51,16 @@ def run(config: Config, report: Report | None = None, console: Console | None = 
     """
     accelerator = start_accelerator(config.run)
     data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
-    net = _start_net(config, data, accelerator.device)
+    net, stage1_epochs = _start_net(config, data, accelerator.device)
     folder = collectives.on_main(lambda: _open_folder(config))  # last: bad input leaves nothing behind
     results: dict[str, dict] = {}
     with Progress(console if collectives.is_main() else None) as progress:
         progress.say(_describe(config, data, accelerator, folder))
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
         for row in ("stage1", *later):
-            session = _open_row(row_config(config, row), accelerator, data, folder / row, progress, report)
+            # the epochs that the net has really had, where stage 1 comes from a file
+            row_settings = replace(row_config(config, row), stage1=replace(config.stage1, epochs=stage1_epochs))
+            session = _open_row(row_settings, accelerator, data, folder / row, progress, report)
             done = collectives.on_main(partial(_finished, folder / row))
             if done is not None:
                 if row == "stage1":
@@ -101,12 +103,13 @@ def start_accelerator(run: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _start_net(config: Config, data: Datasets, device: torch.device) -> Net:
-    """The net that stage 1 starts from, or ends with where a finished one is given."""
-    net = fresh_net(config, data, device, "stage1")
+def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Net, int]:
+    """The net that stage 1 starts from, or ends with where a finished one is given; and the epochs of that stage 1."""
+    net, epochs = fresh_net(config, data, device, "stage1"), config.stage1.epochs
     if config.stage1.checkpoint:
-        checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(config, data))
-    return net
+        facts = checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(config, data))
+        epochs = int(facts.get("stage1_epochs", epochs))
+    return net, epochs
 
 
 def _train_row(session: Session, stage1_net: Net) -> dict:
@@ -192,7 +195,8 @@ def _write_record(
         if weighting.targets.dim() == 2:
             columns["target_label"] = weighting.targets.argmax(1)
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
-    checkpoint.save_model(folder / "model.safetensors", net, _identity(config, data))
+    facts = _identity(config, data) | {"stage1_epochs": str(config.stage1.epochs)}
+    checkpoint.save_model(folder / "model.safetensors", net, facts)
     session.journal.finish(
         {
             "row": config.rows[0],

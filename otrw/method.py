@@ -1,0 +1,57 @@
+"""What a row's numbers depend on, apart from where it ran: tables group records by it, finished work is found by it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from otrw.config import Config, to_dict
+
+WHERE = ("run.", "data.root", "data.layout", "data.download", "data.cache", "stage1.checkpoint")
+WITHOUT_TRANSPORT = ("none", "class_balanced", "oracle")
+
+
+def method(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
+    """The settings that decide a row's numbers and differ from the defaults, as dotted path -> value.
+
+    config: nested dict, as in a row's config.yaml. Where and how fast it runs is left out (files, folders, devices,
+    logging), and so are settings that the row does not use, and the seeds unless asked for. Since defaults are left out,
+    records of older versions, written before a setting existed, compare with newer ones.
+    """
+    settings = {path: value for path, value in flatten(config).items() if not path.startswith(WHERE)}
+    split_seed = settings.pop("data.seed", None)
+    if with_seed:
+        seed = (config.get("run") or {}).get("seed", 0)
+        settings |= {"run.seed": seed, "data.seed": seed if split_seed is None else split_seed}
+    defaults = flatten(to_dict(Config())) | {"run.seed": None, "data.seed": None}
+    used = _used_sections(settings)
+    return {
+        path: value
+        for path, value in sorted(settings.items())
+        if (path not in defaults or defaults[path] != value) and path.startswith(used)
+    }
+
+
+def method_hash(config: Mapping, *, with_seed: bool = False) -> str:
+    """12 hex digits that two configs share if and only if their `method` is equal."""
+    text = json.dumps(method(config, with_seed=with_seed), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested dict -> {dotted path: value}; tuples become lists."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _used_sections(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Beginnings of the paths that the row makes use of."""
+    if settings.get("rows") == ["stage1"]:
+        return ("data.", "model.", "stage1.", "rows", "run.")
+    if settings.get("ot.weights") in WITHOUT_TRANSPORT:
+        return ("data.", "model.", "stage1.", "stage2.", "rows", "run.", "ot.weights", "ot.class_balanced_beta")
+    return ("",)
