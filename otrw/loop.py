@@ -116,6 +116,8 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         _refresh(session, phase, epoch)
         learning_rate = optimizer.param_groups[0]["lr"]  # of the epoch's first step
         weighing = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
+        if weighing and phase.weighting.whole_epochs:
+            phase.weighting.of_epoch(loader, epoch)
         module.train()
         meta_batches = meta_loader.cycle(epoch, len(loader)) if meta_loader else None
         summed = torch.zeros(2, device=accelerator.device)

@@ -29,6 +29,7 @@ from otrw.ot.weights import WeightNet, descend, envelope_gradient, unrolled_step
 from otrw.seeds import seed_for
 
 MAX_DENSE_ENTRIES = 1 << 26  # a larger cost matrix (256 MiB) is computed in chunks
+MAX_UNROLLED_ENTRIES = 1 << 17  # entries of a batched cost; every iteration keeps several of that size for its gradient
 MAX_GATHERED_ENTRIES = 1 << 24  # strategy auto: a larger one stays sharded
 
 
@@ -180,6 +181,28 @@ class OTReweighter:
         self.weights[members] = weights
         self._diagnose(result)
         return self.weights[index]
+
+    @torch.no_grad()
+    def steps(self, index: Tensor, embeddings: Tensor, labels: Tensor) -> None:
+        """What `step` does for one global batch after the other, for batches that share no sample, in one solve.
+
+        index (B, n): sample indices of B batches, -1 for padding. embeddings (N, D) and labels (N,) of all samples,
+        replicated: every process solves all of it. Weights of one batch do not depend on those of another, nor on the
+        classifier, so that with frozen embeddings a whole epoch of the paper's steps is one batched problem.
+        """
+        config, (atoms, _) = self.config, self._atoms()
+        check(config.weights == "sgd" and config.gradient == "unrolled", "ot.gradient", config.gradient, "be unrolled here")
+        for part in index.split(max(1, MAX_UNROLLED_ENTRIES // (len(atoms) * index.shape[1]))):
+            keep, members = part >= 0, part.clamp_min(0)
+            cost = self._cost(embeddings[members.flatten()].float(), labels[members.flatten()], None)
+            assert isinstance(cost, Tensor)
+            cost = cost.view(len(atoms), *part.shape).transpose(0, 1)
+            theta, result = self._sgd_step(cost, self.theta[members].where(keep, -torch.inf), _WHOLE, None)
+            weights = theta
+            if config.parametrization == "softmax":
+                weights = theta.softmax(-1) * keep.sum(-1, keepdim=True)
+            self.theta[part[keep]], self.weights[part[keep]] = theta[keep], weights[keep]
+            self._diagnose(result)
 
     def targets(self, labels: Tensor) -> Tensor:
         """Training targets of all samples: given labels (N,), or with label_transport their blend with the plan's (N, C)."""
@@ -340,7 +363,7 @@ class OTReweighter:
 
     def _diagnose(self, result: SinkhornResult) -> None:
         effective = self.weights.sum().square() / self.weights.square().sum()
-        self.diagnostics = Diagnostics(result.num_iterations, float(result.marginal_error), result.converged, float(effective))
+        self.diagnostics = Diagnostics(result.num_iterations, float(result.marginal_error.max()), result.converged, float(effective))
 
 
 def _put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from otrw.config import Config
 from otrw.data.datasets import Datasets
-from otrw.data.loader import Batch, SampleSet
+from otrw.data.loader import Batch, Loader, SampleSet
 from otrw.metrics import auroc
 from otrw.ot.weights import effective_number_weights
 from otrw.reweight import OTReweighter
@@ -55,6 +55,22 @@ class Weighting:
         """Whether every step solves for its own samples."""
         return self.reweighter is not None and self.config.ot.scope == "batch"
 
+    @property
+    def whole_epochs(self) -> bool:
+        """Whether the solves of an epoch depend on nothing that trains, so that they can be done before it, at once."""
+        ot, stage2 = self.config.ot, self.config.stage2
+        frozen = stage2.trainable == "classifier" and stage2.embeddings == "cached" and stage2.mixup_alpha == 0
+        return self.per_batch and frozen and ot.weights == "sgd" and ot.gradient == "unrolled"
+
+    def of_epoch(self, loader: Loader, epoch: int) -> None:
+        """Solve for all batches of an epoch of embeddings at once, where `whole_epochs`."""
+        assert self.reweighter is not None
+        order = loader.order(epoch).to(loader.samples.labels.device)
+        padding = order.new_full((len(loader) * loader.batch_size - len(order),), -1)
+        index = torch.cat([order, padding]).view(len(loader), loader.batch_size)
+        self.reweighter.steps(index, loader.samples.inputs, loader.samples.labels)
+        self.weights = self.reweighter.weights
+
     def refresh(self, net: nn.Module) -> dict | None:
         """Take the reference from the net, and with dataset scope all weights; returns diagnostics to log, if any."""
         if self.reweighter is None:
@@ -71,7 +87,7 @@ class Weighting:
 
     def of_batch(self, batch: Batch, net: nn.Module) -> Tensor:
         """Weights (n,) of a batch; mixed samples get the mix of both weights."""
-        if self.per_batch:
+        if self.per_batch and not self.whole_epochs:
             assert self.reweighter is not None
             was_training = net.training
             net.eval()

@@ -362,3 +362,35 @@ def test_bad_calls_say_what_is_missing():
         make(label_softening=0.5).fit(embeddings, labels)
     with pytest.raises(UserError, match="30"):
         make().load_state_dict(OTReweighter(7, NUM_CLASSES).state_dict())
+
+
+@pytest.mark.parametrize("parametrization", ["weights", "logits"])
+@pytest.mark.parametrize(("stopping", "tolerance"), [("potential", 0.1), ("marginal", 1e-3)])
+def test_all_batches_of_an_epoch_at_once_are_the_same_as_one_after_the_other(parametrization, stopping, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    embeddings, labels = torch.randn(43, 5, generator=generator), torch.randint(3, (43,), generator=generator)
+    start = torch.rand(43, generator=generator) + 0.5
+    settings = dict(
+        weights="sgd",
+        scope="batch",
+        gradient="unrolled",
+        reference="prototypes",
+        parametrization=parametrization,
+        stopping=stopping,
+        tolerance=tolerance,
+        learning_rate=0.05,
+        weight_decay=5e-4,
+    )
+    one, other = (OTReweighter(43, 3, initial_weights=start, **settings) for _ in range(2))
+    order = torch.randperm(43, generator=generator)
+    iterations = set()
+    for reweighter in (one, other):
+        reweighter.set_reference(embeddings[:9], torch.arange(9) % 3)
+    for members in order.split(8):
+        one.step(members, embeddings[members], labels[members])
+        iterations.add(one.diagnostics.num_iterations)
+    other.steps(torch.cat([order, torch.full((5,), -1)]).view(6, 8), embeddings, labels)
+    assert len(iterations) > 1  # batches stop at iterations of their own
+    assert (one.theta - start).abs().max() > 1e-4
+    torch.testing.assert_close(other.theta, one.theta)
+    torch.testing.assert_close(other.weights, one.weights)

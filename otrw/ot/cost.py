@@ -76,7 +76,7 @@ Cost = Tensor | ChunkedCost
 def blocks(cost: Cost) -> Iterator[tuple[slice, Tensor]]:
     """The blocks of a chunked cost, or the whole of a dense one."""
     if isinstance(cost, Tensor):
-        yield slice(0, cost.shape[1]), cost
+        yield slice(0, cost.shape[-1]), cost
     else:
         yield from cost.blocks()
 

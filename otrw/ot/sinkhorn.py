@@ -19,9 +19,9 @@ class SinkhornResult(NamedTuple):
     """Dual potentials and how well they were found."""
 
     f: Tensor
-    """(K,) potential of the reference atoms, replicated."""
+    """(..., K) potential of the reference atoms, replicated."""
     g: Tensor
-    """(n,) potential of the (local) samples."""
+    """(..., n) potential of the (local) samples."""
     marginal_error: Tensor
     """() L1 distance of the plan's reference marginal from a, before the last update of f: an upper bound for the
     result from the second iteration on, as Sinkhorn never increases it. The sample marginal is met exactly by the last
@@ -31,8 +31,8 @@ class SinkhornResult(NamedTuple):
 
 
 def logsumexp_rows(x: Tensor) -> Tensor:
-    """(K, n) -> (K,): the reduction over samples on one process."""
-    return torch.logsumexp(x, dim=1)
+    """(..., K, n) -> (..., K): the reduction over samples on one process."""
+    return torch.logsumexp(x, dim=-1)
 
 
 def sinkhorn(
@@ -50,28 +50,32 @@ def sinkhorn(
     """Solve min_P <P, C> + epsilon * sum P (log P - 1) over plans with marginals a and b (Cuturi, NeurIPS 2013;
     arXiv 2208.02951, equation 3), by f <- epsilon (log a - LSE_n((g - C) / epsilon)) and the like for g.
 
-    cost (K, n), log_a (K,), log_b (n,) with each exp-sum equal to 1; a mass of zero (-inf) is allowed.
+    cost (K, n), log_a (K,), log_b (n,) with each exp-sum equal to 1; a mass of zero (-inf) is allowed. A dense cost
+    (B, K, n) with log_b (B, n) is B problems at once, each stopped by its own rule; f, g and the error get the same B.
     stopping: "marginal" holds the marginal error against the tolerance; "potential" the L1 change of f in one
     iteration, the released code's rule. initial_g (n,) starts warm. Differentiable by autograd through the iterations.
     """
     if epsilon <= 0:
         raise ValueError(f"epsilon must be > 0, got {epsilon}")
     a = log_a.exp()
-    f = torch.zeros_like(log_a)
-    g = torch.zeros_like(log_b) if initial_g is None else initial_g
-    error = torch.full((), torch.inf)
+    f = torch.zeros_like(log_a).expand(*log_b.shape[:-1], -1)
+    no_mass = log_b == -torch.inf  # takes no part from the first iteration on: padding changes nothing
+    g = torch.zeros_like(log_b).masked_fill(no_mass, -torch.inf) if initial_g is None else initial_g
+    error = torch.full(log_b.shape[:-1], torch.inf, device=log_b.device)
+    done = torch.zeros(log_b.shape[:-1], dtype=torch.bool, device=log_b.device)
     check_every = 1 if log_a.device.type == "cpu" else 10  # reading the error back would stall a GPU
     for iteration in range(1, max_iterations + 1):
         log_rows = logsumexp_over_samples(cost, g, epsilon, logsumexp_samples)
         new_f = epsilon * (log_a - log_rows)
-        error = ((f / epsilon + log_rows).exp() - a).abs().sum().detach()
-        change = torch.where(a > 0, new_f - f, 0).abs().sum().detach()
-        f = new_f
-        g = epsilon * (log_b - logsumexp_over_atoms(cost, f, epsilon))
+        new_error = ((f / epsilon + log_rows).exp() - a).abs().sum(-1).detach()
+        change = torch.where(a > 0, new_f - f, 0).abs().sum(-1).detach()
+        new_g = epsilon * (log_b - logsumexp_over_atoms(cost, new_f, epsilon))
+        f, g = torch.where(done[..., None], f, new_f), torch.where(done[..., None], g, new_g)
+        error = torch.where(done, error, new_error)
         if iteration == 1 and stopping == "marginal":
             continue  # the start need not meet b, so that it meets a would prove nothing
-        watched = error if stopping == "marginal" else change
-        if (iteration % check_every == 0 or iteration == max_iterations) and bool(watched < tolerance):
+        done = done | ((error if stopping == "marginal" else change) < tolerance)
+        if (iteration % check_every == 0 or iteration == max_iterations) and bool(done.all()):
             return SinkhornResult(f, g, error, iteration, True)
     return SinkhornResult(f, g, error, max_iterations, False)
 
@@ -113,13 +117,15 @@ def semi_relaxed_pot(cost: Tensor, log_a: Tensor, *, epsilon: float) -> Sinkhorn
 
 
 def transport_plan(cost: Tensor, result: SinkhornResult, epsilon: float) -> Tensor:
-    """P_kn = exp((f_k + g_n - C_kn) / epsilon), (K, n)."""
-    return ((result.f[:, None] + result.g[None, :] - cost) / epsilon).exp()
+    """P_kn = exp((f_k + g_n - C_kn) / epsilon), (..., K, n)."""
+    return ((result.f[..., :, None] + result.g[..., None, :] - cost) / epsilon).exp()
 
 
 def transport_cost(cost: Cost, result: SinkhornResult, epsilon: float) -> Tensor:
     """<P, C> over the (local) samples, without the entropy term."""
-    parts = [(block * transport_plan(block, result._replace(g=result.g[part]), epsilon)).sum() for part, block in blocks(cost)]
+    parts = [
+        (block * transport_plan(block, result._replace(g=result.g[..., part]), epsilon)).sum() for part, block in blocks(cost)
+    ]
     return torch.stack(parts).sum()
 
 
@@ -141,13 +147,13 @@ def transported_labels(cost: Cost, result: SinkhornResult, epsilon: float, refer
 
 
 def logsumexp_over_samples(cost: Cost, g: Tensor, epsilon: float, logsumexp_samples: LogSumExp) -> Tensor:
-    """LSE_n((g_n - C_kn) / epsilon), (K,), of a dense or a chunked cost."""
+    """LSE_n((g_n - C_kn) / epsilon), (..., K), of a dense or a chunked cost."""
     if isinstance(cost, Tensor):
-        return logsumexp_samples((g[None, :] - cost) / epsilon)
+        return logsumexp_samples((g[..., None, :] - cost) / epsilon)
     partial = [torch.logsumexp((g[None, part] - block) / epsilon, dim=1) for part, block in cost.blocks()]
     return logsumexp_samples(torch.stack(partial, dim=1))  # log-sum-exp is associative
 
 
 def logsumexp_over_atoms(cost: Cost, f: Tensor, epsilon: float) -> Tensor:
-    """LSE_k((f_k - C_kn) / epsilon), (n,)."""
-    return torch.cat([torch.logsumexp((f[:, None] - block) / epsilon, dim=0) for _, block in blocks(cost)])
+    """LSE_k((f_k - C_kn) / epsilon), (..., n)."""
+    return torch.cat([torch.logsumexp((f[..., :, None] - block) / epsilon, dim=-2) for _, block in blocks(cost)], dim=-1)

@@ -52,16 +52,17 @@ def unrolled_step(
     weight_decay: float,
 ) -> UnrolledStep:
     """theta <- theta - lr (d<P, C>/dtheta + decay theta) with b = softmax(theta), by backpropagation through the
-    iterations: the released code's step (arXiv 2208.02951, equation 6 and its code). cost (K, n), theta (n,).
+    iterations: the released code's step (arXiv 2208.02951, equation 6 and its code). cost (K, n), theta (n,); or
+    (B, K, n) and (B, n): the steps of B batches that share no sample. A theta of -inf marks padding and stays.
     """
     with torch.enable_grad():
         theta = theta.detach().requires_grad_(True)
-        num_atoms = cost.shape[0]
+        num_atoms = cost.shape[-2]
         log_a = torch.full((num_atoms,), 1 / num_atoms, dtype=cost.dtype, device=cost.device).log()
         result = sinkhorn(
             cost,
             log_a,
-            torch.log_softmax(theta, dim=0),
+            torch.log_softmax(theta, dim=-1),
             epsilon=epsilon,
             max_iterations=max_iterations,
             tolerance=tolerance,
