@@ -199,7 +199,7 @@ class OTReweighter:
             cost = cost.view(len(atoms), *part.shape).transpose(0, 1)
             theta, result = self._sgd_step(cost, self.theta[members].where(keep, -torch.inf), _WHOLE, None)
             weights = theta
-            if config.parametrization == "softmax":
+            if config.parametrization == "logits":
                 weights = theta.softmax(-1) * keep.sum(-1, keepdim=True)
             self.theta[part[keep]], self.weights[part[keep]] = theta[keep], weights[keep]
             self._diagnose(result)
@@ -363,7 +363,8 @@ class OTReweighter:
 
     def _diagnose(self, result: SinkhornResult) -> None:
         effective = self.weights.sum().square() / self.weights.square().sum()
-        self.diagnostics = Diagnostics(result.num_iterations, float(result.marginal_error.max()), result.converged, float(effective))
+        error = float(result.marginal_error.max())
+        self.diagnostics = Diagnostics(result.num_iterations, error, result.converged, float(effective))
 
 
 def _put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:

@@ -370,17 +370,17 @@ def test_all_batches_of_an_epoch_at_once_are_the_same_as_one_after_the_other(par
     generator = torch.Generator().manual_seed(0)
     embeddings, labels = torch.randn(43, 5, generator=generator), torch.randint(3, (43,), generator=generator)
     start = torch.rand(43, generator=generator) + 0.5
-    settings = dict(
-        weights="sgd",
-        scope="batch",
-        gradient="unrolled",
-        reference="prototypes",
-        parametrization=parametrization,
-        stopping=stopping,
-        tolerance=tolerance,
-        learning_rate=0.05,
-        weight_decay=5e-4,
-    )
+    settings = {
+        "weights": "sgd",
+        "scope": "batch",
+        "gradient": "unrolled",
+        "reference": "prototypes",
+        "parametrization": parametrization,
+        "stopping": stopping,
+        "tolerance": tolerance,
+        "learning_rate": 0.05,
+        "weight_decay": 5e-4,
+    }
     one, other = (OTReweighter(43, 3, initial_weights=start, **settings) for _ in range(2))
     order = torch.randperm(43, generator=generator)
     iterations = set()
