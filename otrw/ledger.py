@@ -12,13 +12,22 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import yaml
 
 from otrw.errors import UserError
 
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+LOCK_FILE = ".lock"
 PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "pyarrow", "numpy")
 
 
@@ -74,6 +83,36 @@ def read_lines(path: Path) -> list[dict]:
             except json.JSONDecodeError:
                 break  # cut off by a crash
     return lines
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder: a second process that trains there is refused. Gone with the process, however it ends.
+
+    Raises UserError where another process holds it. Without effect where the system has no such locks.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"run.resume must not be running, got {str(folder)!r}; another process trains there") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains in this folder."""
+    try:
+        with locked(folder):
+            return False
+    except UserError:
+        return True
+    except OSError:
+        return False  # no such folder
 
 
 def keep_lines(path: Path, kept: int) -> None:

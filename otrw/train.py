@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,9 +53,9 @@ def run(config: Config, report: Report | None = None, console: Console | None = 
     accelerator = start_accelerator(config.run)
     data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
     net, stage1_epochs = _start_net(config, data, accelerator.device)
-    folder = collectives.on_main(lambda: _open_folder(config))  # last: bad input leaves nothing behind
     results: dict[str, dict] = {}
-    with Progress(console if collectives.is_main() else None) as progress:
+    with ExitStack() as held, Progress(console if collectives.is_main() else None) as progress:
+        folder = collectives.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
         for row in ("stage1", *later):
@@ -222,9 +223,10 @@ def _write_record(
     checkpoint.remove_states(folder / "checkpoints")
 
 
-def _open_folder(config: Config) -> Path:
-    """Make the run's folder and write what it is, or find the one to go on with."""
+def _open_folder(config: Config, held: ExitStack) -> Path:
+    """Make the run's folder and write what it is, or find the one to go on with; hold it against other processes."""
     if config.run.resume is not None:
+        held.enter_context(ledger.locked(Path(config.run.resume)))
         return Path(config.run.resume)
     parent = Path(config.run.directory).expanduser()
     name = config.run.name or _default_name(config)
@@ -232,6 +234,7 @@ def _open_folder(config: Config) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
+        held.enter_context(ledger.locked(folder))
         ledger.write_yaml(folder / "config.yaml", to_dict(config))
     except FileExistsError:
         raise UserError(f"run.name must be new, got {str(folder)!r}; go on with it by --run.resume {folder}") from None

@@ -1,0 +1,145 @@
+"""The cells of a results table as jobs: what each trains, what of it is done, and how much work is left. No torch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from otrw import ledger
+from otrw.cli import PRESETS, parse_config
+from otrw.config import Config, Row, to_dict
+from otrw.data.long_tail import class_profile
+from otrw.errors import UserError
+from otrw.method import method_hash
+from otrw.rows import row_config
+
+NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
+NUM_PER_CLASS = {"digits": 116, "cifar10": 5000, "cifar100": 500}  # smallest training class of the source
+NUM_TEST = {"digits": 602, "cifar10": 10_000, "cifar100": 10_000}
+CACHED_WHERE_TOO_LONG = {("official", "cifar100"): ["--stage2.embeddings", "cached"]}  # 1,000 meta images a step else
+
+
+class Job(NamedTuple):
+    """One run: stage 1 once and every row of a preset on it, for one data set, factor and seed."""
+
+    name: str
+    preset: str
+    arguments: tuple[str, ...]
+    """What launch/train.py is called with, but for where the run goes."""
+    config: Config
+    hashes: dict[str, str]
+    """Method hash of each row, with its seed."""
+
+
+class RowState(NamedTuple):
+    """How far one row of a job is."""
+
+    done_epochs: int
+    epochs: int
+    is_done: bool
+    work: float
+    """Forward passes of images that the whole row costs, a training step counting three an image."""
+
+    @property
+    def work_left(self) -> float:
+        """Forward passes of images that remain."""
+        return 0.0 if self.is_done else self.work * (1 - self.done_epochs / max(1, self.epochs))
+
+
+def make_jobs(
+    presets: Sequence[str],
+    datasets: Sequence[str],
+    factors: Sequence[float],
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+) -> list[Job]:
+    """The grid in the order in which it is trained: seed by seed, so that a whole table of one seed comes first.
+
+    A preset named after a data set (cifar10_lt) is trained on that one alone. Raises UserError for bad settings.
+    """
+    for preset in presets:
+        if not (PRESETS / f"{preset}.yaml").is_file():
+            known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+            raise UserError(f"--presets must name some of {known}, got {preset!r}")
+    jobs = []
+    for seed in seeds:
+        for factor in factors:
+            for dataset in datasets:
+                for preset in presets:
+                    if preset.endswith("_lt") and not preset.startswith(f"{dataset}_"):
+                        continue
+                    jobs.append(_job(preset, dataset, factor, seed, overrides))
+    if not jobs:
+        raise UserError(f"--presets must fit --datasets, got {' '.join(presets)} for {' '.join(datasets)}")
+    names = [job.name for job in jobs]
+    if len(set(names)) < len(names):
+        raise UserError("--presets, --datasets, --factors and --seeds must name every value once")
+    return jobs
+
+
+def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequence[str]) -> Job:
+    cell = ["--data.source", dataset, "--data.imbalance_factor", f"{factor:g}", "--run.seed", str(seed)]
+    arguments = ["--config", preset, *cell, *CACHED_WHERE_TOO_LONG.get((preset, dataset), []), *overrides]
+    config = parse_config(arguments)
+    rows: tuple[Row, ...] = ("stage1", *(row for row in config.rows if row != "stage1"))
+    hashes: dict[str, str] = {row: method_hash(to_dict(row_config(config, row)), with_seed=True) for row in rows}
+    whole = method_hash(to_dict(config), with_seed=True)
+    name = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
+    return Job(name, preset, tuple(arguments), config, hashes)
+
+
+def finished_rows(directories: Iterable[Path]) -> dict[str, Path]:
+    """Method hash with seed -> folder, of every finished row below the directories; broken records do not count."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for directory in directories for path in directory.rglob("result.json")):
+        row_hash = _hash_of_record(path.parent, path.stat().st_mtime_ns)
+        if row_hash is not None:
+            found.setdefault(row_hash, path.parent)
+    return found
+
+
+@cache
+def _hash_of_record(folder: Path, _modified_ns: int) -> str | None:
+    try:
+        return method_hash(ledger.read_record(folder).config, with_seed=True)
+    except UserError:
+        return None
+
+
+def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[str, RowState]:
+    """How far each row of a job is, from its folder and from equal rows that were trained elsewhere."""
+    states = {}
+    for row, row_hash in job.hashes.items():
+        settings = job.config.stage1 if row == "stage1" else job.config.stage2
+        epochs = settings.epochs * (1 if row == "stage1" else row_config(job.config, row).stage2.rounds)  # type: ignore[arg-type]
+        is_done = row_hash in finished
+        done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / row / "metrics.jsonl")))
+        states[row] = RowState(done, epochs, is_done, row_work(job.config, row))
+    return states
+
+
+def row_work(config: Config, row: str) -> float:
+    """Forward passes of images that a row costs, a training step counting three an image (forward and backward)."""
+    data, source = config.data, config.data.source
+    num_cut = data.num_meta_per_class + data.num_validation_per_class
+    head = NUM_PER_CLASS[source] - num_cut
+    num_train = int(class_profile(NUM_CLASSES[source], head, data.imbalance_factor, data.profile).sum())
+    num_meta = NUM_CLASSES[source] * data.num_meta_per_class
+    num_test = NUM_TEST[source] + NUM_CLASSES[source] * data.num_validation_per_class
+
+    def evaluations(epochs: int) -> int:
+        return num_test * -(-epochs // config.run.evaluate_every_epochs)
+
+    if row == "stage1":
+        if config.stage1.checkpoint:
+            return num_test
+        return 3.0 * config.stage1.epochs * num_train + evaluations(config.stage1.epochs)
+    settings = replace(config.stage2, rounds=row_config(config, row).stage2.rounds)  # type: ignore[arg-type]
+    num_steps = -(-num_train // settings.batch_size)
+    with_meta = row.endswith("_meta")
+    num_images = num_train + with_meta * num_steps * (settings.meta_batch_size or num_meta)
+    if settings.trainable == "classifier" and settings.embeddings == "cached":
+        return float(num_train + num_meta + 3 * num_test)
+    passes = 1 if settings.trainable == "classifier" else 3
+    return float(settings.rounds * (settings.epochs * passes * num_images + num_train + evaluations(settings.epochs)))

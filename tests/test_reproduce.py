@@ -1,0 +1,105 @@
+"""launch/reproduce.py as a user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--presets", "digits_lt", "--datasets", "digits", "--factors", "20", "--seeds", "0", "1"]
+SHORT = ["--stage1.epochs", "2", "--stage2.epochs", "2", "--run.tensorboard", "false", "--rows", "[class_balanced, ot]"]
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "launch" / "reproduce.py"), *map(str, arguments)]
+
+
+def call(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, timeout=280)
+
+
+def results(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+
+
+def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
+    runs = tmp_path / "runs"
+    plan = call(*SMALL, *SHORT, "--directory", runs, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "2 runs, 0 of 6 rows done" in plan.stdout
+    assert "images a second" in " ".join(plan.stdout.split())
+    assert not runs.exists()
+    assert all(len(line) <= 80 for line in plan.stdout.splitlines())
+
+    trained = call(*SMALL, *SHORT, "--directory", runs)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "2 of 2 runs done" in trained.stdout
+    first = results(runs)
+    assert len(first) == 6
+
+    again = call(*SMALL, *SHORT, "--directory", runs)
+    assert again.returncode == 0
+    assert "6 of 6 rows done" in again.stdout
+    assert "starts" not in again.stdout
+    assert results(runs) == first
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(tmp_path):
+    long = [*SMALL, "--stage1.epochs", "40", "--stage2.epochs", "10", "--run.tensorboard", "false", "--directory", tmp_path]
+    process = subprocess.Popen(command(*long), env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not results(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    before = results(tmp_path)
+    assert 0 < len(before) < 12
+    done = call(*long)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = results(tmp_path)
+    assert len(after) == 12
+    assert before.items() <= after.items()
+
+
+@pytest.mark.slow
+def test_a_budget_stops_it_and_the_next_call_goes_on(tmp_path):
+    long = [*SMALL, "--stage1.epochs", "60", "--stage2.epochs", "10", "--run.tensorboard", "false", "--directory", tmp_path]
+    first = call(*long, "--budget-minutes", "0.4")
+    assert first.returncode == 0, first.stderr
+    assert "stopped" in first.stdout
+    assert "the same command goes on" in first.stdout
+    assert "2 of 2 runs done" in call(*long).stdout
+
+
+def test_a_failing_run_is_named_with_its_reason_and_the_exit_code_tells(tmp_path):
+    done = call("--presets", "official", "--datasets", "cifar10", "--factors", "20", "--seeds", "0",
+                "--directory", tmp_path, "--data.root", tmp_path / "nothing", "--data.cache", "")  # fmt: skip
+    assert done.returncode == 1
+    assert "failed with exit code 2: error: " in done.stdout
+    assert "0 of 1 runs done; 1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--presets", "nothing"], "--presets must name some of"),
+        (["--concurrent", "0"], "--concurrent must be >= 1, got 0"),
+        (["--budget-minutes", "-1"], "--budget-minutes must be > 0"),
+        (["--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
+        (["--run.seed", "3"], "--run.seed is set by the grid"),
+        (["--no.such", "1"], "no.such"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    done = call("--directory", tmp_path / "runs", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
