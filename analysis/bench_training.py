@@ -1,0 +1,437 @@
+"""How fast training is, as ratios measured side by side in one run.
+
+    python analysis/bench_training.py                     # minutes on a CPU; the same command on a GPU
+    python analysis/bench_training.py --only stage1 stage2 --rounds 3
+
+stage1     the training loop of this package against a plain PyTorch loop (DataLoader with workers, torchvision transforms),
+           same ResNet-32, same batch size; also the loader's share of a step and the share of the device's GEMM peak
+stage2     an epoch of the classifier on cached embeddings against a plain statement of the paper's released loop: batch 16,
+           all meta images forwarded at every step
+processes  two processes against one, and two runs side by side against one run with all threads
+
+Images are random: the time does not depend on what they show. Both sides of a ratio take turns, round by round; the ratio
+is the median of the rounds, with the lowest and highest. The record goes to analysis/results/benchmarks/.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from otrw import collectives, ledger
+from otrw.cli import exit_with_message, parse_config
+from otrw.config import Config
+from otrw.data.augment import Augmentation
+from otrw.data.datasets import Datasets
+from otrw.data.loader import Loader, SampleSet
+from otrw.loop import Session
+from otrw.progress import Progress
+from otrw.rows import row_config
+from otrw.stages import fresh_net, stage1, stage2
+from otrw.tracking import Journal
+from otrw.train import start_accelerator
+
+RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
+NUM_CLASSES = 10
+EPOCH_SIZE = 12_380  # CIFAR-10-LT at factor 100
+SMALL_EPOCH_SIZE = 1600  # enough on a CPU
+NUM_META = 100
+NUM_WARMUP_EPOCHS = 2
+PIXEL_MEAN, PIXEL_STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+
+
+def main() -> None:
+    """Parse, measure, print, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=["stage1", "stage2", "processes"], help="some of the three parts")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed (default: 5)")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help="folder of the record (default: analysis/results/benchmarks)"
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        speeds = stage1_speeds(*options.worker.split(","), rounds=options.rounds)
+        if collectives.is_main():
+            print(json.dumps(speeds))
+        collectives.shut_down()
+        return
+    parts = options.only or ["stage1", "stage2", "processes"]
+    console = Console()
+    device = start_accelerator(parse_config([]).run).device
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    console.print(f"{name}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    entries: list[dict] = []
+    if "stage1" in parts:
+        entries += bench_stage1(device, options.rounds)
+    if "stage2" in parts:
+        entries += bench_stage2(device, options.rounds)
+    if "processes" in parts:
+        entries += bench_processes(options.rounds)
+    print_entries(console, entries)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"training-{'gpu' if device.type == 'cuda' else 'cpu'}.json"
+    facts = ledger.environment(device=name, threads=torch.get_num_threads(), cores=os.cpu_count(), rounds=options.rounds)
+    ledger.write_json(path, {"benchmark": "training", "environment": facts, "entries": entries})
+    console.print(f"record  {path}", soft_wrap=True)
+
+
+# --- stage 1 ----------------------------------------------------------------------------------------------------------
+
+
+def bench_stage1(device: torch.device, rounds: int) -> list[dict]:
+    """The package's loop against the plain one, in each precision."""
+    plain = PlainLoop(device)
+    entries = []
+    variants = [("float32", "no", False), ("bfloat16", "bf16", False), ("bfloat16, compiled", "bf16", True)]
+    for title, precision, is_compiled in variants:
+        size = EPOCH_SIZE if device.type == "cuda" else SMALL_EPOCH_SIZE
+        config = stage1_config(precision, compiled=is_compiled)
+        ours, theirs = timed_epochs(config, size, rounds, partial(plain.epoch, size))
+        entry = ratio_entry(f"stage 1, {title}", "plain loop, float32", theirs, ours)
+        speed = size / median(ours)
+        peak = gemm_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        entry["images_per_second"] = round(speed, 1)
+        entry["baseline_images_per_second"] = round(size / median(theirs), 1)
+        entry["share_of_gemm_peak"] = round(speed * training_flops_per_image() / peak, 3)
+        entry["loader_share_of_step"] = round(loader_seconds(config, size, device) / median(ours), 3)
+        entries.append(entry)
+    return entries
+
+
+def stage1_config(precision: str, *, compiled: bool) -> Config:
+    """Stage 1 of the `official` preset."""
+    arguments = ["--config", "official", "--run.precision", precision, "--run.compile", str(compiled).lower()]
+    return row_config(parse_config(arguments), "stage1")
+
+
+def timed_epochs(
+    config: Config, size: int, rounds: int, between: Callable[[], float] | None = None
+) -> tuple[list[float], list[float]]:
+    """Seconds of some epochs of the real loop, warm, and what `between` returned after each."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    ends: list[float] = [time.perf_counter()]
+
+    def report(_: dict) -> None:  # the loop has read its sums back: the device is idle
+        seconds = time.perf_counter() - ends[-1]
+        if NUM_WARMUP_EPOCHS < len(ends) <= NUM_WARMUP_EPOCHS + rounds:
+            ours.append(seconds)
+            if between is not None:
+                theirs.append(between())
+        ends.append(time.perf_counter())
+
+    epochs = NUM_WARMUP_EPOCHS + rounds + 1  # the last one evaluates, and does not count
+    config = replace(
+        config,
+        stage1=replace(config.stage1, epochs=epochs),
+        stage2=replace(config.stage2, epochs=epochs),
+        run=replace(config.run, evaluate_every_epochs=1 << 30, checkpoint_every_epochs=1 << 30, tensorboard=False),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator = start_accelerator(config.run)
+        journal = Journal(Path(folder) / "row", is_main=collectives.is_main(), tensorboard=False, report=report)
+        session = Session(config, accelerator, random_datasets(size, accelerator.device), journal, Progress(None))
+        net = fresh_net(config, session.data, accelerator.device, "bench")
+        (stage1 if config.rows[0] == "stage1" else stage2)(session, net, None)
+    return ours, theirs
+
+
+def stage1_speeds(precision: str, compiled: str, *, rounds: int) -> list[float]:
+    """Images a second of each timed epoch, over all processes; what `--worker` prints."""
+    config = stage1_config(precision, compiled=compiled == "true")
+    return [SMALL_EPOCH_SIZE / seconds for seconds in timed_epochs(config, SMALL_EPOCH_SIZE, rounds)[0]]
+
+
+def loader_seconds(config: Config, size: int, device: torch.device) -> float:
+    """Seconds of an epoch of the loader and augmentation alone."""
+    data = random_datasets(size, device)
+    loader = Loader(data.train, config.stage1.batch_size, seed=0, transform=data.transform(train=True))
+    times = []
+    for epoch in range(4):
+        started = time.perf_counter()
+        for _ in loader.epoch(epoch):
+            pass
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
+
+
+class PlainLoop:
+    """What a user writes: a DataLoader with workers over PIL images, torchvision transforms, float32."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        config = stage1_config("no", compiled=False)
+        self.net = fresh_net(config, random_datasets(200, device), device, "plain").to(memory_format=torch.contiguous_format)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    def epoch(self, size: int) -> float:
+        """Seconds of one epoch over `size` images."""
+        loader = torch.utils.data.DataLoader(
+            _PILImages(size), batch_size=100, shuffle=True, num_workers=2, pin_memory=self.device.type == "cuda"
+        )
+        batches = iter(loader)
+        first = next(batches)  # workers have started: their start is not counted
+        self.net.train()
+        started = time.perf_counter()
+        for images, labels in itertools.chain([first], batches):
+            logits = self.net(images.to(self.device, non_blocking=True)).logits
+            loss = F.cross_entropy(logits, labels.to(self.device, non_blocking=True))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        _wait(self.device)
+        return time.perf_counter() - started
+
+
+class _PILImages(torch.utils.data.Dataset):
+    def __init__(self, size: int) -> None:
+        generator = np.random.default_rng(0)
+        self.images = generator.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+        self.labels = generator.integers(0, NUM_CLASSES, size)
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(PIXEL_MEAN, PIXEL_STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+# --- stage 2 ----------------------------------------------------------------------------------------------------------
+
+
+def bench_stage2(device: torch.device, rounds: int) -> list[dict]:
+    """An epoch on cached embeddings against an epoch of the released loop."""
+    released = ReleasedLoop(device)
+    num_steps = -(-EPOCH_SIZE // 16)
+    entries = []
+    for title, arguments in (
+        ("stage 2, official weights on cached embeddings", ["--config", "official", "--stage2.embeddings", "cached"]),
+        ("stage 2, preset cifar10_lt", ["--config", "cifar10_lt"]),
+    ):
+        config = row_config(parse_config(arguments), "ot_meta")
+        # a few steps of the released loop stand for an epoch: all of them cost the same
+        ours, theirs = timed_epochs(config, EPOCH_SIZE, rounds, lambda: released.seconds_per_step(4) * num_steps)
+        entry = ratio_entry(title, "released loop, plain statement", theirs, ours)
+        entry["unit"] = "epochs per second"
+        entries.append(entry)
+    return entries
+
+
+class ReleasedLoop:
+    """The paper's released stage 2, stated plainly: at every step 16 images and the whole meta set pass the frozen
+    backbone, the 16 weights move by a gradient through Sinkhorn, and the linear layer by the weighted loss plus ten times
+    the meta loss. Generous to it: images lie on the device already, and are not augmented.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        data = random_datasets(SMALL_EPOCH_SIZE, device)
+        self.net = fresh_net(parse_config(["--config", "official"]), data, device, "released")
+        self.net.backbone.requires_grad_(False)
+        self.net.train()
+        normalize = data.transform(train=False)
+        self.images = normalize(data.train.inputs, torch.arange(SMALL_EPOCH_SIZE, device=device), 0)
+        self.meta = normalize(data.meta.inputs, torch.arange(NUM_META, device=device), 0)
+        self.labels, self.meta_labels = data.train.labels, data.meta.labels
+        self.prototypes = torch.randn(NUM_CLASSES, 64, device=device)
+        self.theta = torch.ones(SMALL_EPOCH_SIZE, device=device)
+        self.optimizer = torch.optim.SGD(self.net.head.parameters(), lr=2e-5, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    def seconds_per_step(self, num_steps: int) -> float:
+        """Mean over some steps."""
+        started = time.perf_counter()
+        for step in range(num_steps):
+            members = torch.arange(16, device=self.device) + 16 * (step % 100)
+            output = self.net(self.images[members])
+            weights = self._weight_step(members, output.embedding.detach())
+            losses = F.cross_entropy(output.logits, self.labels[members], reduction="none")
+            meta_loss = F.cross_entropy(self.net(self.meta).logits, self.meta_labels)
+            self.optimizer.zero_grad()
+            ((weights * losses).sum() + 10 * meta_loss).backward()
+            self.optimizer.step()
+        _wait(self.device)
+        return (time.perf_counter() - started) / num_steps
+
+    def _weight_step(self, members: Tensor, embeddings: Tensor) -> Tensor:
+        one_hot = torch.eye(NUM_CLASSES, device=self.device)
+        cosine = F.normalize(self.prototypes, dim=1) @ F.normalize(embeddings, dim=1).T
+        labels = ((one_hot[:, None] - one_hot[self.labels[members]][None]) ** 2).mean(-1)
+        cost = 0.5 * (1 - cosine) + 0.5 * labels
+        theta = nn.Parameter(self.theta[members])
+        log_a = torch.full((NUM_CLASSES,), 1 / NUM_CLASSES, device=self.device).log()
+        log_b, f, g = theta.log_softmax(0), torch.zeros_like(log_a), torch.zeros_like(theta)
+        for _ in range(200):
+            old = f
+            f = 0.1 * (log_a - torch.logsumexp((g[None] - cost) / 0.1, 1))
+            g = 0.1 * (log_b - torch.logsumexp((f[:, None] - cost) / 0.1, 0))
+            if (f - old).abs().sum() < 0.1:
+                break
+        (((f[:, None] + g[None] - cost) / 0.1).exp() * cost).sum().backward()
+        torch.optim.SGD([theta], lr=0.01, weight_decay=5e-4).step()
+        self.theta[members] = theta.detach()
+        return self.theta[members]
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def bench_processes(rounds: int) -> list[dict]:
+    """Two processes that share a batch against one; and two runs side by side against one with all threads."""
+    entries = []
+    for title, mode in (("float32", "no,false"), ("bfloat16, compiled", "bf16,true")):
+        one, two, wide, pair = [], [], [], []
+        for _ in range(max(1, rounds // 2)):
+            one.append(median(_workers(mode, 1, threads=1)[0]))
+            two.append(median(_workers(mode, 2, threads=1, group=True)[0]))
+            wide.append(median(_workers(mode, 1, threads=2)[0]))
+            pair.append(sum(median(speeds) for speeds in _workers(mode, 2, threads=1)))
+        for name, baseline, slow, fast in (
+            (f"2 processes, {title}", "1 process, 1 thread", one, two),
+            (f"2 runs side by side, {title}", "1 run, 2 threads", wide, pair),
+        ):
+            entry = ratio_entry(name, baseline, [1 / x for x in slow], [1 / x for x in fast])
+            entry["images_per_second"], entry["baseline_images_per_second"] = round(median(fast), 1), round(median(slow), 1)
+            entries.append(entry)
+    return entries
+
+
+def _workers(mode: str, number: int, *, threads: int, group: bool = False) -> list[list[float]]:
+    """Speeds that each of some processes prints, as one group or each for itself, at the same time."""
+    script = [str(Path(__file__).resolve()), "--worker", mode, "--rounds", "3"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    if group:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(number)]
+        commands = [[*launcher, *script]]
+    else:
+        commands = [[sys.executable, *script]] * number
+    started = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) for c in commands
+    ]
+    speeds = []
+    for process in started:
+        out, err = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"a worker failed: {err[-500:]}")
+        speeds.append(json.loads(next(line for line in out.splitlines() if line.startswith("["))))
+    return speeds
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def ratio_entry(name: str, baseline: str, slow_seconds: list[float], fast_seconds: list[float]) -> dict:
+    """Ratio of paired times: median, lowest and highest."""
+    ratios = [slow / fast for slow, fast in zip(slow_seconds, fast_seconds, strict=True)]
+    digits = 1 if median(ratios) >= 10 else 2
+    return {
+        "name": name,
+        "baseline": baseline,
+        "ratio": round(median(ratios), digits),
+        "low": round(min(ratios), digits),
+        "high": round(max(ratios), digits),
+        "unit": "images per second",
+    }
+
+
+def print_entries(console: Console, entries: list[dict]) -> None:
+    """The ratios as a table, and what is known of each below it."""
+    table = Table(title="Speed, as a ratio to the baseline", title_justify="left", title_style="bold")
+    for column, justify in (("", "left"), ("against", "left"), ("ratio", "right"), ("lowest to highest", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for entry in entries:
+        table.add_row(entry["name"], entry["baseline"], f"{entry['ratio']:g}", f"{entry['low']:g} to {entry['high']:g}")
+    console.print(table)
+    for entry in entries:
+        if "share_of_gemm_peak" in entry:
+            console.print(
+                f"{entry['name']}: {entry['images_per_second']:.0f} images a second against "
+                f"{entry['baseline_images_per_second']:.0f}; {100 * entry['share_of_gemm_peak']:.0f} % of the GEMM peak; "
+                f"loader and augmentation {100 * entry['loader_share_of_step']:.1f} % of a step",
+                highlight=False,
+            )
+
+
+def gemm_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    size = 8192 if device.type == "cuda" else 1536
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ a
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times)
+
+
+def training_flops_per_image() -> float:
+    """Operations of a forward and backward pass of one image."""
+    config = stage1_config("no", compiled=False)
+    net = fresh_net(config, random_datasets(20, torch.device("cpu")), torch.device("cpu"), "count")
+    with FlopCounterMode(display=False) as counter:
+        net(torch.randn(2, 3, 32, 32)).logits.sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def random_datasets(size: int, device: torch.device) -> Datasets:
+    """Balanced sets of random images in CIFAR's shape."""
+    generator = np.random.default_rng(0)
+
+    def samples(number: int) -> SampleSet:
+        images = torch.from_numpy(generator.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8))
+        labels = torch.arange(number) % NUM_CLASSES
+        return SampleSet(*(x.to(device) for x in (images, labels, labels, labels, torch.arange(number))))
+
+    sizes = torch.full((NUM_CLASSES,), size // NUM_CLASSES, device=device)
+    mean, std = (255 * torch.tensor(values, device=device) for values in (PIXEL_MEAN, PIXEL_STD))
+    return Datasets(
+        train=samples(size),
+        meta=samples(NUM_META),
+        validation=None,
+        test=samples(200),
+        class_names=tuple(str(number) for number in range(NUM_CLASSES)),
+        given_sizes=sizes,
+        true_sizes=sizes,
+        mean=mean,
+        std=std,
+        split_hash="random",
+        augmentation=Augmentation(crop_padding=4, padding_mode="reflect", horizontal_flip=True),
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
