@@ -197,11 +197,16 @@ def test_slurm_script_is_clean():
 
 def run_slurm_script(folder, num_nodes, search):
     """Run the script with stand-ins for srun, ray and the search; what they were called with, in order."""
+    python = f"""case "$*" in
+        *get_node_ip_address*) echo 192.0.2.7 ;;
+        -c*) exec {sys.executable} "$@" ;;
+        *) echo "python $* auth=$RAY_AUTH_MODE" >> "$CALLS"; {search} ;;
+    esac"""
     programs = {
         "srun": """echo "srun $*" >> "$CALLS"; trap 'kill $!; echo stopped >> "$CALLS"; exit 0' TERM; sleep 60 & wait""",
         "ray": "exit 0",
-        "python": f'[ "$1" = -c ] && exec {sys.executable} "$@"; echo "python $* auth=$RAY_AUTH_MODE" >> "$CALLS"\n{search}',
-        "hostname": '[ "$1" = --ip-address ] && echo "127.0.1.1 ::1 192.0.2.7" || echo first',
+        "python": python,
+        "hostname": "echo first",
     }
     for name, body in programs.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -226,9 +231,9 @@ def test_slurm_script_starts_one_ray_node_per_machine_and_stops_them(tmp_path):
     assert done.returncode == 0, done.stderr
     (head,) = (call for call in calls if "--head" in call)
     (workers,) = (call for call in calls if call.startswith("srun") and "--head" not in call)
-    address = "192.0.2.7:24567"
+    address = "192.0.2.7:29134"
     assert "--nodelist=first" in head
-    assert "--node-ip-address=192.0.2.7 --port=24567" in head
+    assert "--node-ip-address=192.0.2.7 --port=29134" in head
     assert "--nodes=2 --ntasks=2" in workers
     assert "--exclude=first" in workers
     assert f"--address={address}" in workers

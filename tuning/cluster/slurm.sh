@@ -23,8 +23,8 @@ RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 
 head=${SLURMD_NODENAME:-$(hostname --short)} # sbatch runs this script on the first machine
-port=$((20000 + SLURM_JOB_ID % 10000)) # jobs that share a machine do not meet
-address=$(hostname --ip-address | tr ' ' '\n' | grep --max-count 1 --invert-match '^127\.\|:'):$port
+port=$((20000 + 2 * (SLURM_JOB_ID % 5000))) # it and the next: jobs that share a machine do not meet
+address=$(python -c 'import ray; print(ray.util.get_node_ip_address())'):$port
 cpus=${SLURM_CPUS_PER_TASK:-1}
 ray_node=(ray start --block "--num-cpus=$cpus" --disable-usage-stats)
 
@@ -38,6 +38,7 @@ trap 'exit 143' TERM INT
 
 srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$head" \
     "${ray_node[@]}" --head "--node-ip-address=${address%:*}" "--port=$port" \
+    "--ray-client-server-port=$((port + 1))" \
     "--temp-dir=/tmp/ray-$SLURM_JOB_ID" --include-dashboard=false &
 
 for attempt in {1..60}; do
