@@ -3,7 +3,7 @@
 The only importer of SummaryWriter. On every process but the main one a journal does nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from otrw import ledger
 
 NUM_PROJECTED = 500  # samples in TensorBoard's embedding projector
+SEARCH_METRICS = ("validation/balanced_error", "validation/error")  # of a search's HParams table: never the test set's
 
 
 class Journal:
@@ -26,11 +27,13 @@ class Journal:
         tensorboard: bool,
         kept_lines: int = 0,
         report: Callable[[dict], None] | None = None,
+        searched: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.is_main = is_main
         self.num_lines = kept_lines
         self.report = report
+        self.searched = searched
         self._writer = None
         if not is_main:
             return
@@ -41,6 +44,8 @@ class Journal:
 
             purge_step = kept_lines + 1 if kept_lines else None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step, flush_secs=10)
+            if searched is not None:
+                self._declare_hparams(searched, SEARCH_METRICS)
 
     def epoch(self, line: dict) -> None:
         """Append an epoch's figures; nested ones become ``test/error`` and the like. The step counts epochs of all rounds."""
@@ -53,6 +58,8 @@ class Journal:
                 if tag not in ("stage", "round", "epoch"):
                     self._writer.add_scalar(tag, value, self.num_lines)
         if self.report:
+            if self._writer:
+                self._writer.flush()  # whoever is told may end this process
             self.report(line)
 
     def solve(self, diagnostics: dict) -> None:
@@ -95,7 +102,7 @@ class Journal:
             tag="test",
             global_step=self.num_lines,
         )
-        self._write_hparams(hyper_parameters, metrics)
+        self._write_final(metrics, hyper_parameters)
         self._writer.close()
 
     def close(self) -> None:
@@ -103,16 +110,24 @@ class Journal:
         if self._writer:
             self._writer.close()
 
-    def _write_hparams(self, hyper_parameters: dict, metrics: dict) -> None:
+    def _write_final(self, metrics: dict, hyper_parameters: dict) -> None:
+        assert self._writer is not None
+        metrics = {f"final/{key}": value for key, value in metrics.items() if value is not None}
+        if self.searched is None:
+            self._declare_hparams(hyper_parameters, tuple(metrics))
+        for key, value in metrics.items():
+            self._writer.add_scalar(key, value, self.num_lines)
+
+    def _declare_hparams(self, hyper_parameters: Mapping[str, object], metrics: tuple[str, ...]) -> None:
         from torch.utils.tensorboard.summary import hparams
 
         assert self._writer is not None
-        metrics = {f"final/{key}": value for key, value in metrics.items() if value is not None}
+        plain = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in hyper_parameters.items()
+        }
         event_file = self._writer._get_file_writer()
-        for summary in hparams(hyper_parameters, dict.fromkeys(metrics, 0.0)):
+        for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
             event_file.add_summary(summary)  # add_hparams would open a second run
-        for key, value in metrics.items():
-            self._writer.add_scalar(key, value, self.num_lines)
 
 
 def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell: int = 46) -> Tensor:

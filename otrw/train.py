@@ -4,7 +4,7 @@ import copy
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -44,11 +44,18 @@ class RunResult(NamedTuple):
 Report = Callable[[dict], None]
 
 
-def run(config: Config, report: Report | None = None, console: Console | None = None) -> RunResult:
+def run(
+    config: Config,
+    report: Report | None = None,
+    console: Console | None = None,
+    searched: Mapping[str, object] | None = None,
+) -> RunResult:
     """Train stage 1 and every row of `config.rows` on it; or go on with an interrupted run.
 
+    A stage 1 that is given by `stage1.checkpoint` is evaluated for the record only where the rows name it.
     report(line) is called on the main process after every epoch with the line of metrics.jsonl. console: where the main
-    process shows progress; None is silent. Raises UserError for bad input, NonFiniteError where training diverges.
+    process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
+    then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
     """
     accelerator = start_accelerator(config.run)
     data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
@@ -58,17 +65,21 @@ def run(config: Config, report: Report | None = None, console: Console | None = 
         folder = collectives.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
-        for row in ("stage1", *later):
+        is_trained = config.stage1.checkpoint is None or "stage1" in config.rows
+        for row in ("stage1", *later) if is_trained else later:
             # the epochs that the net has really had, where stage 1 comes from a file
             row_settings = replace(row_config(config, row), stage1=replace(config.stage1, epochs=stage1_epochs))
-            session = _open_row(row_settings, accelerator, data, folder / row, progress, report)
+            session = _open_row(row_settings, accelerator, data, folder / row, progress, report, searched)
             done = collectives.on_main(partial(_finished, folder / row))
             if done is not None:
                 if row == "stage1":
                     checkpoint.load_model(folder / row / "model.safetensors", net, {})
                 results[row] = done
                 continue
-            results[row] = _train_row(session, net)
+            try:
+                results[row] = _train_row(session, net)
+            finally:
+                session.journal.close()
             collectives.barrier()
     return RunResult(folder, results)
 
@@ -251,7 +262,13 @@ def _default_name(config: Config) -> str:
 
 
 def _open_row(
-    config: Config, accelerator: Accelerator, data: Datasets, folder: Path, progress: Progress, report: Report | None
+    config: Config,
+    accelerator: Accelerator,
+    data: Datasets,
+    folder: Path,
+    progress: Progress,
+    report: Report | None,
+    searched: Mapping[str, object] | None,
 ) -> Session:
     state = checkpoint.load_latest(folder / "checkpoints")
     progress.row = config.rows[0]
@@ -262,6 +279,7 @@ def _open_row(
         tensorboard=config.run.tensorboard,
         kept_lines=state["num_lines"] if state else 0,
         report=report,
+        searched=searched,
     )
     if journal.is_main:
         ledger.write_yaml(folder / "config.yaml", to_dict(replace(config, run=replace(config.run, resume=None))))

@@ -1,0 +1,279 @@
+"""A search from its plan to its best config: stage 1, then trials by Ray Tune, every outcome written as it comes."""
+
+import shutil
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from rich.console import Console
+
+from otrw import ledger
+from otrw.errors import UserError
+from tuning.connect import check_nodes, connect
+from tuning.outcomes import format_value, print_outcomes, read_outcomes, read_proposed, short_names, write_best
+from tuning.proposals import Proposal, Proposals
+from tuning.space import parse_space
+from tuning.trial import Job, run_trial, shared_stage1, trial_settings
+
+REDUCTION_FACTOR = 3  # ASHA goes on with the best third (arXiv 1810.05934 uses 4; Hyperband's authors 3 or 4)
+SHARED_GPU = 0.25  # default share of a trial: the nets are small
+LINE_WIDTH = 80
+
+
+def run_search(folder: Path, search: dict, console: Console, address: str | None) -> bool:
+    """Run a search, or the rest of it, in its folder. Returns whether a best setting was found.
+
+    search: as in search.yaml. address: of a Ray cluster, None for Ray on this machine. Raises UserError for bad input.
+    """
+    say = _printer(console)
+    outcomes = read_outcomes(folder)
+    proposals = _proposals(folder, search, outcomes)
+    num_expected = search["trials"] * len(search["seeds"])
+    if len(outcomes) < num_expected:
+        job = _job(folder, search, connect(address, search["cpus_per_trial"] / search["processes_per_trial"]))
+        try:
+            if address is not None:
+                check_nodes(folder)
+            _train_stage1(search, job, say)
+            _run_trials(folder, search, job, proposals, outcomes, say)
+        finally:
+            ray.shutdown()
+    ranked = print_outcomes(console, search, outcomes, num_expected)
+    if not ranked:
+        say("no setting finished with all its seeds; what went wrong is in trials.jsonl")
+        return False
+    best = write_best(folder, search, ranked[0])
+    for line in (
+        f"records      {folder}",
+        f"curves       tensorboard --logdir {folder / 'trials'}",
+        f"train it     accelerate launch launch/train.py --config {best}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+    return True
+
+
+def _proposals(folder: Path, search: dict, outcomes: dict[str, dict]) -> Proposals:
+    return Proposals(
+        search["algorithm"],
+        parse_space(search["space"]),
+        num_settings=search["trials"],
+        seeds=search["seeds"],
+        search_seed=search["config"]["run"]["seed"],
+        proposed=read_proposed(folder),
+        outcomes={name: line["value"] if line["state"] != "failed" else None for name, line in outcomes.items()},
+    )
+
+
+def _job(folder: Path, search: dict, resources: dict[str, float]) -> Job:
+    """Resources of a process; raises UserError where no trial would ever fit."""
+    processes, gpus = search["processes_per_trial"], search["gpus_per_trial"]
+    if gpus is None:
+        has_gpu = resources.get("GPU", 0) > 0 and not search["config"]["run"]["cpu"]
+        gpus = (processes if processes > 1 else SHARED_GPU) if has_gpu else 0
+    for name, key, wanted in (("cpus", "CPU", search["cpus_per_trial"]), ("gpus", "GPU", gpus)):
+        if wanted > resources.get(key, 0):
+            raise UserError(
+                f"--{name}-per-trial must be at most what Ray has, got {wanted:g} of {resources.get(key, 0):g}; take fewer"
+            )
+    cpus = search["cpus_per_trial"] / processes
+    return Job(str(folder), search["row"], search["metric"], processes, cpus, gpus / processes)
+
+
+def _train_stage1(search: dict, job: Job, say: Callable[[str], None]) -> None:
+    """Train each stage 1 that all settings share before the trials; where the space changes it, trials do it themselves."""
+    if any(path.startswith(("data.", "model.", "stage1.")) for path in search["space"]):
+        say("the space changes stage 1: trials train it, equal ones once")
+        return
+    started, groups, waiting = time.monotonic(), [], []
+    task = ray.remote(max_retries=search["retries"])(_stage1_task)
+    for seed in search["seeds"]:
+        options: dict[str, Any] = {"num_cpus": job.cpus, "num_gpus": job.gpus}
+        if job.num_processes > 1:
+            group = placement_group([_bundle(job)] * job.num_processes)
+            groups.append(group)
+            options = {
+                "num_cpus": 0,
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True),
+            }
+        waiting.append(task.options(**options).remote(job, seed))
+    try:
+        ray.get(waiting)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+    noun = "stage 1" if len(waiting) == 1 else f"stage 1 of {len(waiting)} seeds"
+    say(f"{noun} ready after {time.monotonic() - started:.0f} s")
+
+
+def _stage1_task(job: Job, seed: int) -> None:
+    shared_stage1(trial_settings(job, {}, seed), job)
+
+
+def _run_trials(
+    folder: Path, search: dict, job: Job, proposals: Proposals, outcomes: dict[str, dict], say: Callable[[str], None]
+) -> None:
+    scheduler = _scheduler(folder, search, outcomes)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(run_trial, job=job),
+            # the first bundle is the trial's own process, which only waits where there are several
+            tune.PlacementGroupFactory([_bundle(job)] if job.num_processes == 1 else [{}, *[_bundle(job)] * job.num_processes]),
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(proposals, folder, search["metric"]),
+            scheduler=scheduler,
+            num_samples=search["trials"] * len(search["seeds"]) - len(outcomes),
+            max_concurrent_trials=search["concurrent"],
+            reuse_actors=job.num_processes == 1,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{time.time_ns()}",  # Ray's own state is not gone on with: the files of the search say what is over
+            storage_path=str(folder / "ray"),
+            failure_config=tune.FailureConfig(max_failures=search["retries"]),
+            callbacks=[_Outcomes(folder, search, outcomes, say)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(folder / "ray", ignore_errors=True)
+
+
+def _scheduler(folder: Path, search: dict, outcomes: dict[str, dict]) -> TrialScheduler:
+    """ASHA, told what the trials before an interruption had reached at each epoch; or none."""
+    if search["scheduler"] == "none":
+        return FIFOScheduler()
+    stage2 = search["config"]["stage2"]
+    asha: Any = ASHAScheduler(
+        time_attr="epoch",
+        metric=search["metric"],
+        mode="min",
+        max_t=max(search["epochs"], search["grace_epochs"]),
+        grace_period=search["grace_epochs"],
+        reduction_factor=REDUCTION_FACTOR,
+    )
+    key = search["metric"].partition("/")[2]
+    for name, line in outcomes.items():
+        earlier = SimpleNamespace(trial_id=name)
+        asha.on_trial_add(None, earlier)
+        for epoch in ledger.read_lines(folder / line["folder"] / "metrics.jsonl"):
+            number = (epoch["round"] - 1) * stage2["epochs"] + epoch["epoch"]
+            if "validation" in epoch and number <= line["epochs"]:
+                asha.on_trial_result(None, earlier, {"epoch": number, search["metric"]: epoch["validation"][key]})
+    return asha
+
+
+class _Searcher(Searcher):
+    """Gives Ray Tune our proposals and writes down what was handed out."""
+
+    def __init__(self, proposals: Proposals, folder: Path, key: str) -> None:
+        super().__init__()
+        self._proposals = proposals
+        self._key = key
+        self._folder = folder
+        self._given: dict[str, Proposal] = {}
+        self._written = {proposal.trial for proposal in read_proposed(folder)}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: object) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        proposal = self._proposals.next()
+        if proposal is None:
+            return Searcher.FINISHED
+        self._given[trial_id] = proposal
+        if proposal.trial not in self._written:
+            ledger.append_line(self._folder / "proposed.jsonl", proposal._asdict())
+        return {"trial": proposal.trial, "settings": proposal.settings, "seed": proposal.seed}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        if trial_id in self._given:
+            is_known = result is not None and not error and "failed" not in result
+            self._proposals.tell(self._given.pop(trial_id), result.get(self._key) if is_known and result else None)
+
+    def __getstate__(self) -> dict:
+        return {}  # Ray Tune keeps copies to restore a search from, which we do from our own files
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see `Proposals`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `Proposals`."""
+
+
+class _Outcomes(tune.Callback):
+    """Writes and prints one line a trial that is over."""
+
+    def __init__(self, folder: Path, search: dict, outcomes: dict[str, dict], say: Callable[[str], None]) -> None:
+        self._folder, self._search, self._outcomes, self._say = folder, search, outcomes, say
+        self._names = short_names(list(search["space"]))
+        self._num_expected = search["trials"] * len(search["seeds"])
+
+    def __getstate__(self) -> dict:
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        result = trial.last_result
+        if "failed" in result:
+            self._write(trial, "failed", result["failed"])
+        else:
+            self._write(trial, "finished" if result.get("finished") else "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        self._write(trial, "failed", _last_line(trial))
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        self._say(f"{trial.config['trial']}  again after: {_last_line(trial)}")
+
+    def _write(self, trial: Trial, state: str, error: str | None = None) -> None:
+        config, result = trial.config, trial.last_result or {}
+        value = result.get(self._search["metric"]) if state != "failed" else None
+        line = {
+            "trial": config["trial"],
+            "state": state,
+            "settings": config["settings"],
+            "metric": self._search["metric"],
+            "value": value,
+            "epochs": result.get("epoch", 0),
+            "seconds": round(result.get("seconds", 0.0), 1),
+            "started": result.get("started", time.time()),
+            "folder": f"trials/{config['trial']}/{self._search['row']}",
+            "seed": config["seed"],
+        } | ({"error": error} if error else {})
+        ledger.append_line(self._folder / "trials.jsonl", line)
+        self._outcomes[config["trial"]] = line
+        settings = " ".join(f"{self._names[path]}={format_value(value)}" for path, value in config["settings"].items())
+        shown = "-" if value is None else f"{value:.2f}"
+        count = f"{len(self._outcomes)}/{self._num_expected}"
+        what = error or f"after {line['epochs']} epochs, {line['seconds']:.0f} s, {settings}"
+        self._say(f"{count:>7}  {config['trial']}  {state:<8} {shown:>6}  {what}")
+
+
+def _last_line(trial: Trial) -> str:
+    lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "its process ended without a word"
+
+
+def _bundle(job: Job) -> dict[str, float]:
+    return {"CPU": job.cpus} | ({"GPU": job.gpus} if job.gpus else {})
+
+
+def _printer(console: Console) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        for line in textwrap.wrap(text, LINE_WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return say

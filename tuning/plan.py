@@ -1,0 +1,260 @@
+"""From a command line to what a search will do: checked before anything starts. No ray."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, NoReturn, get_args
+
+import yaml
+
+from otrw import ledger
+from otrw.cli import parse_config
+from otrw.config import Config, Row, to_dict
+from otrw.errors import UserError, check
+from otrw.rows import row_config
+from tuning.proposals import Algorithm
+from tuning.space import check_values, grid_settings, load_space, parse_space, to_plain
+
+HELD_OUT = {"digits": 20, "cifar10": 100, "cifar100": 20}
+"""Validation images a class where the config does not say: cut out before the tail is made, from 178, 5000 and 500."""
+METRICS = tuple(f"validation/{name}" for name in ("balanced_error", "error", "loss", "many_error", "medium_error", "few_error"))
+DEFAULT_TRIALS = 16
+RESUMED = ("trials", "concurrent", "address")
+
+
+class Plan(NamedTuple):
+    """A search to run or to go on with."""
+
+    folder: Path
+    search: dict
+    """What search.yaml holds."""
+    address: str | None
+
+
+def make_plan(arguments: Sequence[str], description: str = "") -> Plan:
+    """The plan of a command line, with the search's folder made and its files written. Raises UserError."""
+    options, rest = _parser(description).parse_known_args(arguments)
+    return _resumed(options, arguments) if options.resume else _new(options, rest)
+
+
+def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
+    for key in ("trials", "grace_epochs", "seeds", "processes_per_trial", "concurrent"):
+        value = getattr(options, key)
+        check(value is None or value >= 1, _flag(key), value, "be >= 1")
+    check(options.retries >= 0, "--retries", options.retries, "be >= 0")
+    check(options.metric in METRICS, "--metric", options.metric, f"be one of {', '.join(METRICS)}", "never the test set's")
+    check(options.cpus_per_trial is None or options.cpus_per_trial > 0, "--cpus-per-trial", options.cpus_per_trial, "be > 0")
+    gpus, processes = options.gpus_per_trial, options.processes_per_trial
+    check(gpus is None or gpus >= 0, "--gpus-per-trial", gpus, "be >= 0")
+    check(
+        gpus is None or gpus in (0, processes) or processes == 1,
+        "--gpus-per-trial",
+        gpus,
+        f"be 0 or {processes}, one for each process",
+        "processes of one trial cannot share a GPU",
+    )
+    base, config = _searched_config(rest)
+    row = _row(options.row, config)
+    config = replace(config, rows=config.rows if row in config.rows else (*config.rows, row))
+    seeds = [config.run.seed + i for i in range(options.seeds)]
+    given: dict[str, object] = {"data.num_validation_per_class": parse_config(rest).data.num_validation_per_class}
+    if config.stage1.checkpoint:
+        path = Path(config.stage1.checkpoint).expanduser().absolute()
+        check(path.is_file(), "stage1.checkpoint", str(path), "be a file", "a model.safetensors of an earlier run")
+        given["data.seed"] = config.data.seed  # the one split that the checkpoint fits, for all seeds
+        config = replace(
+            config,
+            stage1=replace(config.stage1, checkpoint=str(path)),
+            data=replace(config.data, seed=config.data_seed),
+        )
+    space = load_space(options.space)
+    changing = [path for path in space if path.startswith(("data.", "model.", "stage1."))]
+    check(
+        not (config.stage1.checkpoint and changing),
+        "--space",
+        ", ".join(changing),
+        "leave stage 1 alone with stage1.checkpoint",
+        "leave one of the two out",
+    )
+    check_values(space, [*base, f"--rows=[{row}]"])
+    if options.algorithm == "optuna":
+        _check_optuna()
+    algorithm = options.algorithm
+    trials = options.trials or DEFAULT_TRIALS
+    if algorithm == "grid":
+        size = len(grid_settings(space))
+        trials = min(options.trials or size, size)
+    stage2 = row_config(config, row).stage2
+    epochs = stage2.epochs * stage2.rounds
+    grace = options.grace_epochs or max(1, stage2.epochs // 4)
+    check(grace <= epochs, "--grace-epochs", grace, f"be at most the {epochs} epochs of stage 2")
+    folder = _make_folder(options, config, row)
+    config = replace(config, run=replace(config.run, name=None, resume=None))
+    search = {
+        "name": folder.name,
+        "row": row,
+        "algorithm": algorithm,
+        "scheduler": options.scheduler or ("none" if algorithm == "grid" else "asha"),
+        "grace_epochs": grace,
+        "epochs": epochs,
+        "metric": options.metric,
+        "trials": trials,
+        "seeds": seeds,
+        "retries": options.retries,
+        "concurrent": options.concurrent,
+        "processes_per_trial": processes,
+        "cpus_per_trial": options.cpus_per_trial or float(processes),
+        "gpus_per_trial": gpus,
+        "num_validation": config.data.num_validation_per_class * _num_classes(config),
+        "space": to_plain(space),
+        "given": given,
+        "config": to_dict(config),
+        "environment": ledger.environment(),
+    }
+    ledger.write_yaml(folder / "config.yaml", to_dict(config))
+    ledger.write_yaml(folder / "search.yaml", search)
+    return Plan(folder, search, options.address)
+
+
+def _resumed(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
+    folder = Path(options.resume).expanduser().absolute()
+    try:
+        search = yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"--resume must be a search's folder, got {options.resume!r}, which has no search.yaml") from None
+    given = [piece.partition("=")[0] for piece in arguments if piece.startswith("--")]
+    allowed = ["--resume", *map(_flag, RESUMED)]
+    other = [flag for flag in given if flag not in allowed]
+    check(not other, "--resume", ", ".join(other), f"come with none but {', '.join(allowed[1:])}", "all else is read from it")
+    if options.trials is not None:
+        size = len(grid_settings(parse_space(search["space"]))) if search["algorithm"] == "grid" else math.inf
+        check(search["trials"] <= options.trials <= size, "--trials", options.trials, f"be {search['trials']} or more")
+        search["trials"] = options.trials
+    if options.concurrent is not None:
+        search["concurrent"] = options.concurrent
+    ledger.write_yaml(folder / "search.yaml", search)
+    return Plan(folder, search, options.address)
+
+
+def describe(plan: Plan) -> list[str]:
+    """What is about to be searched, in a few lines."""
+    search, config = plan.search, plan.search["config"]
+    per_class = config["data"]["num_validation_per_class"]
+    early = f", stopped early by ASHA from epoch {search['grace_epochs']} of {search['epochs']} on"
+    seeds = f" on {len(search['seeds'])} seeds each" if len(search["seeds"]) > 1 else ""
+    lines = [
+        f"search in {plan.folder}",
+        f"  {search['trials']} settings{seeds} of {search['row']} by {search['algorithm']} search"
+        + (early if search["scheduler"] == "asha" else ""),
+        f"  judged by {search['metric']} on {search['num_validation']} "
+        f"images ({per_class} a class) held out of training, never on test",
+    ]
+    if search["given"]["data.num_validation_per_class"] != per_class:
+        lines.append("  the search holds them out; the best config that it writes trains on them again")
+    for path, entry in search["space"].items():
+        ((kind, values),) = entry.items()
+        lines.append(f"  {path:<32} {kind} {', '.join(str(value) for value in values)}")
+    return lines
+
+
+def _searched_config(rest: list[str]) -> tuple[list[str], Config]:
+    """(arguments for parse_config, config) with a validation set, unless it is ruled out in so many words."""
+    if any(piece.partition("=")[0] == "--run.resume" for piece in rest):
+        raise UserError("--run.resume must go with launch/train.py; a search goes on by --resume and its folder")
+    source = parse_config(rest).data.source
+    named = any(piece.partition("=")[0] == "--config" for piece in rest)
+    # first, so that whatever else names it wins
+    held_out = f"--data.num_validation_per_class={HELD_OUT[source]}"
+    base = [held_out, *([] if named else ["--config", "digits_lt"]), *rest]
+    config = parse_config(base)
+    check(
+        config.data.num_validation_per_class >= 1,
+        "data.num_validation_per_class",
+        config.data.num_validation_per_class,
+        "be >= 1 for a search",
+        f"settings are chosen on held-out images, never on test; try --data.num_validation_per_class {HELD_OUT[source]}",
+    )
+    return base, config
+
+
+def _row(wanted: str | None, config: Config) -> Row:
+    """The row that the trials train: named, or ot_meta, or the config's first with OT."""
+    rows = get_args(Row)
+    if wanted is not None:
+        check(wanted in rows and wanted != "stage1", "--row", wanted, f"be one of {', '.join(rows[1:])}")
+        return next(row for row in rows if row == wanted)
+    with_ot = [row for row in config.rows if row.startswith("ot")]
+    return "ot_meta" if "ot_meta" in config.rows or not with_ot else with_ot[0]
+
+
+def _make_folder(options: argparse.Namespace, config: Config, row: Row) -> Path:
+    name = options.name or f"{config.run.preset or config.data.source}-{row}-{datetime.now():%Y%m%d-%H%M%S}"
+    check(
+        Path(name).name == name and name not in (".", ".."),
+        "--name",
+        name,
+        "be a plain folder name",
+        "--storage says where it goes",
+    )
+    check("://" not in options.storage, "--storage", options.storage, "be a folder", "on a cluster, one that every node sees")
+    folder = Path(options.storage).expanduser().absolute() / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileExistsError:
+        raise UserError(f"--name must be new, got {str(folder)!r}; go on with it by --resume {folder}") from None
+    except OSError as error:
+        raise UserError(f"--storage must be writable, got {options.storage!r} ({error.strerror}); choose another") from None
+    return folder
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UserError("--algorithm must be random or grid without optuna, got 'optuna'; pip install -e '.[optuna]'") from None
+
+
+def _num_classes(config: Config) -> int:
+    return {"digits": 10, "cifar10": 10, "cifar100": 100}[config.data.source]
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists every option")
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="python tuning/search.py [options] [--config PRESET] [--section.key value ...]",
+        epilog="All else goes to the config as in training: --config PRESET_OR_FILE, --section.key value.",
+    )
+    add = parser.add_argument
+    add("--space", default="default", metavar="FILE", help="what to search: a file, or a name from tuning/spaces")
+    add("--trials", type=int, help=f"how many settings to try (default: {DEFAULT_TRIALS}, or the whole grid)")
+    add("--algorithm", choices=get_args(Algorithm), default="random", help="optuna is its tree-structured Parzen estimator")
+    add("--scheduler", choices=("asha", "none"), help="asha ends poor trials early (default: asha; for a grid none)")
+    add("--grace-epochs", type=int, help="epochs of stage 2 that every trial gets (default: a quarter of a round)")
+    add("--metric", default=METRICS[0], help=f"what to minimise: {', '.join(METRICS)}")
+    add("--seeds", type=int, default=1, help="trials of each setting, judged by their mean (default: 1)")
+    add("--row", help="which row the trials train (default: ot_meta, or the config's first with OT)")
+    add("--address", help="Ray cluster to use: auto on one of its nodes, or host:port (default: Ray on this machine)")
+    add("--storage", default="searches", metavar="DIR", help="folder of searches; on a cluster one that all nodes see")
+    add("--name", help="name of this search's folder (default: from the data and the time)")
+    add("--resume", metavar="FOLDER", help="go on with a search; with it --trials N for more settings, --address, --concurrent")
+    add("--cpus-per-trial", type=float, help="over all its processes (default: 1 each)")
+    add("--gpus-per-trial", type=float, help="a fraction lets trials share one (default: 0.25 where there is a GPU)")
+    add("--processes-per-trial", type=int, default=1, help="data-parallel processes of a trial (default: 1)")
+    add("--concurrent", type=int, help="most trials at a time (default: as many as fit)")
+    add("--retries", type=int, default=3, help="how often a trial whose process or node fails is tried again (default: 3)")
+    return parser

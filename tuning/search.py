@@ -1,0 +1,35 @@
+"""Search hyper-parameters with Ray Tune on a held-out set, on this machine or a Ray cluster; end with a config to train.
+
+python tuning/search.py                                                 # the digits example, about two minutes
+python tuning/search.py --config cifar10_lt --data.root data --space mixing_epsilon --algorithm grid
+python tuning/search.py --algorithm optuna --trials 40 --seeds 3
+python tuning/search.py --address auto --storage /shared/searches       # on a node of a running Ray cluster
+python tuning/search.py --resume searches/NAME                          # go on after an interruption
+"""
+
+import sys
+
+from rich.console import Console
+
+from otrw.cli import exit_with_message
+from tuning.plan import describe, make_plan
+
+
+def main() -> None:
+    """Parse, search, print the best."""
+    plan = make_plan(sys.argv[1:], description=__doc__ or "")
+    console = Console(width=80) if not sys.stdout.isatty() else Console()
+    for line in describe(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    from tuning.experiment import run_search  # ray: 2 s
+
+    try:
+        found = run_search(plan.folder, plan.search, console, plan.address)
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with --resume {plan.folder}", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0 if found else 1)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,0 +1,159 @@
+"""What a search may choose: a file of dotted paths and distributions. No ray.
+
+ot.epsilon: {loguniform: [0.02, 1.0]}
+ot.mixing: {grid: [0, 0.5, 1]}
+stage2.optimizer.learning_rate: {uniform: [0.01, 0.2]}
+stage2.rounds: {randint: [1, 3]}
+ot.weights: {choice: [semi_relaxed, network]}
+"""
+
+import difflib
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from otrw.cli import parse_config
+from otrw.config import Config, to_dict
+from otrw.errors import UserError, check
+from otrw.method import flatten
+
+SPACES = Path(__file__).resolve().parent / "spaces"
+RANGES = ("uniform", "loguniform", "randint")
+LISTS = ("choice", "grid")
+NOT_SEARCHED = ("run.", "rows", "stage1.checkpoint", "data.num_validation_per_class", "data.seed")
+
+
+class Distribution(NamedTuple):
+    """Values of one setting. Ranges are [low, high], both ends included; choice and grid list their values."""
+
+    kind: str
+    values: tuple
+
+    def sample(self, generator: np.random.Generator) -> object:
+        """One value, a plain Python number or what the list holds."""
+        low, high = self.values[0], self.values[-1]
+        match self.kind:
+            case "uniform":
+                return self.rounded(generator.uniform(low, high))
+            case "loguniform":
+                return self.rounded(math.exp(generator.uniform(math.log(low), math.log(high))))
+            case "randint":
+                return int(generator.integers(low, high, endpoint=True))
+            case _:
+                return self.values[int(generator.integers(len(self.values)))]
+
+    def rounded(self, value: float) -> float:
+        """A value of a range to four significant digits, what a person would write into a config."""
+        return min(max(float(f"{value:.4g}"), self.values[0]), self.values[1]) if self.kind != "randint" else value
+
+
+Space = dict[str, Distribution]
+
+
+def load_space(name: str) -> Space:
+    """The space of a file, or of tuning/spaces/NAME.yaml. Raises UserError."""
+    path = next((path for path in (Path(name), SPACES / f"{name}.yaml") if path.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))
+        raise UserError(f"--space must name a file or one of {known}, got {name!r}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--space {name} must be a YAML file ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"--space {name} must hold lines such as ot.epsilon: {{loguniform: [0.02, 1.0]}}")
+    return parse_space(content)
+
+
+def parse_space(content: Mapping) -> Space:
+    """Space from {dotted path: {kind: values}}. Raises UserError for unknown paths, kinds and empty ranges."""
+    known = [path for path in flatten(to_dict(Config())) if not path.startswith(NOT_SEARCHED)]
+    space: Space = {}
+    for path, entry in content.items():
+        if path not in known:
+            near = difflib.get_close_matches(str(path), known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "see python launch/train.py --print_config"
+            raise UserError(f"space path must be a setting to search, got {path!r}; {remedy}")
+        space[path] = _distribution(path, entry)
+    return space
+
+
+def to_plain(space: Space) -> dict:
+    """The space as its file says it."""
+    return {path: {distribution.kind: list(distribution.values)} for path, distribution in space.items()}
+
+
+def check_values(space: Space, base: list[str]) -> None:
+    """Refuse values that no config takes: each end of a range and each listed value, set alone on the base.
+
+    base: arguments for parse_config. Raises UserError.
+    """
+    for path, distribution in space.items():
+        for value in distribution.values:
+            try:
+                settings_config(base, {path: value})
+            except UserError as error:
+                raise UserError(f"space {path}: {error}") from None
+
+
+def settings_config(base: list[str], settings: Mapping[str, object]) -> Config:
+    """The config of a setting: parse_config's arguments `base`, and values by dotted path. Raises UserError."""
+    changes = [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in settings.items()]
+    return parse_config([*base, *changes])
+
+
+def sample_settings(space: Space, number: int, seed: int) -> dict[str, object]:
+    """Setting `number` of a random search; depends on nothing but (space, number, seed)."""
+    generator = np.random.default_rng((seed, number))
+    return {path: distribution.sample(generator) for path, distribution in space.items()}
+
+
+def grid_settings(space: Space) -> list[dict[str, object]]:
+    """All combinations, the last path changing fastest. Raises UserError where a path has a range instead of a list."""
+    for path, distribution in space.items():
+        check(distribution.kind in LISTS, f"space {path}", distribution.kind, "be grid or choice with --algorithm grid")
+    return [
+        dict(zip(space, combination, strict=True))
+        for combination in itertools.product(*(distribution.values for distribution in space.values()))
+    ]
+
+
+def _distribution(path: str, entry: object) -> Distribution:
+    kinds = (*RANGES, *LISTS)
+    is_known = isinstance(entry, dict) and len(entry) == 1 and next(iter(entry)) in kinds
+    check(is_known, f"space {path}", entry, f"be one of {', '.join(kinds)} with its values", "e.g. {loguniform: [0.02, 1.0]}")
+    assert isinstance(entry, dict)
+    ((kind, values),) = entry.items()
+    check(isinstance(values, list) and len(values) > 0, f"space {path}", entry, "list values", f"e.g. {{{kind}: [1, 2]}}")
+    if kind in LISTS:
+        check(len(set(map(repr, values))) == len(values), f"space {path}", values, "list each value once")
+        return Distribution(kind, tuple(values))
+    number = int if kind == "randint" else (int, float)
+    values = [_number(value) for value in values]
+    is_range = len(values) == 2 and all(isinstance(value, number) and not isinstance(value, bool) for value in values)
+    check(
+        is_range and all(math.isfinite(value) for value in values),
+        f"space {path}",
+        values,
+        f"be [low, high] of {'whole ' if kind == 'randint' else ''}numbers for {kind}",
+    )
+    low, high = values
+    check(
+        low < high, f"space {path}", values, "be a range with low < high", "a single value is an override on the command line"
+    )
+    check(kind != "loguniform" or low > 0, f"space {path}", values, "start above 0 for loguniform")
+    return Distribution(kind, (low, high) if kind == "randint" else (float(low), float(high)))
+
+
+def _number(value: object) -> object:
+    """PyYAML reads 1e-3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
