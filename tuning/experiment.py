@@ -258,7 +258,7 @@ class _Outcomes(tune.Callback):
         settings = " ".join(f"{self._names[path]}={format_value(value)}" for path, value in config["settings"].items())
         shown = "-" if value is None else f"{value:.2f}"
         count = f"{len(self._outcomes)}/{self._num_expected}"
-        what = error or f"after {line['epochs']} epochs, {line['seconds']:.0f} s, {settings}"
+        what = error or f"epoch {line['epochs']}, {line['seconds']:.0f} s, {settings}"
         self._say(f"{count:>7}  {config['trial']}  {state:<8} {shown:>6}  {what}")
 
 
