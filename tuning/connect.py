@@ -24,11 +24,14 @@ ENVIRONMENT = {
 def connect(address: str | None, cpus: float) -> dict[str, float]:
     """Start Ray here (None), or join a cluster ("auto", or host:port of its head). Returns its resources.
 
-    cpus: of a process, its number of threads. Raises UserError where no cluster answers.
+    A Ray that this process uses already stays. cpus: of a process, its number of threads. Raises UserError where no
+    cluster answers.
     """
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     import ray
 
+    if ray.is_initialized():
+        return ray.cluster_resources()
     inherited = os.environ.get("PYTHONPATH")
     variables = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([inherited] if inherited else [])]),

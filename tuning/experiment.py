@@ -41,6 +41,7 @@ def run_search(folder: Path, search: dict, console: Console, address: str | None
     proposals = _proposals(folder, search, outcomes)
     num_expected = search["trials"] * len(search["seeds"])
     if len(outcomes) < num_expected:
+        was_running = ray.is_initialized()
         job = _job(folder, search, connect(address, search["cpus_per_trial"] / search["processes_per_trial"]))
         try:
             if address is not None:
@@ -48,7 +49,8 @@ def run_search(folder: Path, search: dict, console: Console, address: str | None
             _train_stage1(search, job, say)
             _run_trials(folder, search, job, proposals, outcomes, say)
         finally:
-            ray.shutdown()
+            if not was_running:
+                ray.shutdown()
     ranked = print_outcomes(console, search, outcomes, num_expected)
     if not ranked:
         say("no setting finished with all its seeds; what went wrong is in trials.jsonl")

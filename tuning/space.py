@@ -144,9 +144,7 @@ def _distribution(path: str, entry: object) -> Distribution:
         f"be [low, high] of {'whole ' if kind == 'randint' else ''}numbers for {kind}",
     )
     low, high = values
-    check(
-        low < high, f"space {path}", values, "be a range with low < high", "a single value is an override on the command line"
-    )
+    check(low < high, f"space {path}", values, "be [low, high] with low < high", "give a single value on the command line")
     check(kind != "loguniform" or low > 0, f"space {path}", values, "start above 0 for loguniform")
     return Distribution(kind, (low, high) if kind == "randint" else (float(low), float(high)))
 
