@@ -16,6 +16,12 @@ MODULES = {
 }
 
 
+def names_imported_by(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
 def package_of(module):
     return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
@@ -111,6 +117,18 @@ def test_only_the_sinkhorn_file_imports_the_pot_library_and_only_when_asked():
 
 def test_the_package_imports_no_script_and_no_ray():
     assert importers_of("ray", "launch", "tuning", "analysis") == set()
+
+
+def test_only_the_search_imports_ray():
+    scripts = [path for folder in ("launch", "analysis") for path in (ROOT / folder).rglob("*.py")]
+    for path in scripts:
+        names = {name.partition(".")[0] for name in names_imported_by(path)}
+        assert "ray" not in names, path
+
+
+def test_what_a_search_is_asked_for_is_read_without_ray():
+    loaded = loaded_modules("import tuning.plan, tuning.outcomes")
+    assert not {name for name in loaded if is_within(name, "ray", "torch", "optuna")}
 
 
 def test_nothing_imports_the_run_but_scripts():

@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import torch
+import yaml
 
 from otrw.cli import parse_config
+from tuning.plan import make_plan
+from tuning.space import parse_space
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +39,20 @@ def test_training_commands_parse():
         arguments = shlex.split(rest, comments=True)
         if "--run.resume" not in arguments:
             parse_config(arguments)
+
+
+def test_search_commands_parse(tmp_path):
+    commands = re.findall(r"^python tuning/search.py ?(.*)$", README, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for number, command in enumerate(commands):
+        arguments = ["default" if piece == "my_space.yaml" else piece for piece in shlex.split(command, comments=True)]
+        if "--resume" not in arguments:
+            make_plan([*arguments, f"--storage={tmp_path}", f"--name={number}"])
+
+
+def test_space_in_the_readme_is_one():
+    (space,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    assert set(parse_space(yaml.safe_load(space))) == {"ot.epsilon", "ot.weights"}
 
 
 def test_file_tree_names_what_is_there():

@@ -89,7 +89,7 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         trials = min(options.trials or size, size)
     stage2 = row_config(config, row).stage2
     epochs = stage2.epochs * stage2.rounds
-    grace = options.grace_epochs or max(1, stage2.epochs // 4)
+    grace = options.grace_epochs or max(1, stage2.epochs // 2)
     check(grace <= epochs, "--grace-epochs", grace, f"be at most the {epochs} epochs of stage 2")
     folder = _make_folder(options, config, row)
     config = replace(config, run=replace(config.run, name=None, resume=None))
@@ -244,7 +244,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--trials", type=int, help=f"how many settings to try (default: {DEFAULT_TRIALS}, or the whole grid)")
     add("--algorithm", choices=get_args(Algorithm), default="random", help="optuna is its tree-structured Parzen estimator")
     add("--scheduler", choices=("asha", "none"), help="asha ends poor trials early (default: asha; for a grid none)")
-    add("--grace-epochs", type=int, help="epochs of stage 2 that every trial gets (default: a quarter of a round)")
+    add("--grace-epochs", type=int, help="epochs of stage 2 that every trial gets (default: half a round)")
     add("--metric", default=METRICS[0], help=f"what to minimise: {', '.join(METRICS)}")
     add("--seeds", type=int, default=1, help="trials of each setting, judged by their mean (default: 1)")
     add("--row", help="which row the trials train (default: ot_meta, or the config's first with OT)")
