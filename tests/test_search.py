@@ -347,16 +347,16 @@ def test_what_a_resumed_search_may_change(tmp_path):
         make_plan([f"--resume={plan.folder}", "--ot.epsilon=1"])
 
 
-def start(*arguments, **variables):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments],
-        cwd=ROOT,
-        env=os.environ | VARIABLES | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(log, *arguments, **variables):
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, SCRIPT, *arguments],
+            cwd=ROOT,
+            env=os.environ | VARIABLES | variables,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def wait_for_trials(folder, number, seconds=400):
@@ -371,7 +371,7 @@ def wait_for_trials(folder, number, seconds=400):
 def test_a_killed_search_goes_on_and_no_finished_trial_runs_again(tmp_path):
     folder = tmp_path / "search"
     options = [f"--storage={tmp_path}", "--name=search", *TINY, "--stage2.epochs=20", "--trials=6", "--scheduler=none"]
-    process = start(*options)
+    process = start(tmp_path / "log", *options)
     wait_for_trials(folder, 2)
     os.kill(process.pid, signal.SIGKILL)  # the driver alone: its Ray ends by itself
     process.wait()
@@ -382,8 +382,9 @@ def test_a_killed_search_goes_on_and_no_finished_trial_runs_again(tmp_path):
     done = {path: len(ledger.read_lines(path / "metrics.jsonl")) for path in running}
     assert 2 <= len(before) < 6
     assert any(done.values())
-    resumed = start(f"--resume={folder}")
-    output = resumed.communicate(timeout=600)[0]
+    resumed = start(tmp_path / "log", f"--resume={folder}")
+    resumed.wait(timeout=600)
+    output = (tmp_path / "log").read_text()
     assert resumed.returncode == 0, output
     lines = ledger.read_lines(folder / "trials.jsonl")
     assert lines[: len(before)] == before
@@ -391,6 +392,12 @@ def test_a_killed_search_goes_on_and_no_finished_trial_runs_again(tmp_path):
     assert all((folder / line["folder"] / "result.json").stat().st_mtime_ns == times[line["trial"]] for line in before)
     assert all(len(ledger.read_lines(folder / line["folder"] / "metrics.jsonl")) == 40 for line in lines)
     assert any("epoch 40" in line for line in output.splitlines())
+
+
+def ray_address():
+    from ray.util import get_node_ip_address
+
+    return get_node_ip_address()
 
 
 @pytest.mark.slow
@@ -403,20 +410,19 @@ def test_a_search_over_two_nodes_survives_the_loss_of_one(tmp_path):
         port = listener.getsockname()[1]
     environment = os.environ | VARIABLES | {"RAY_AUTH_MODE": "disabled"}
     options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    address = f"127.0.0.1:{port}"
-    head = subprocess.Popen(
-        [*ray, "--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={tmp_path}/r", *quiet], **options
-    )
+    address = f"{ray_address()}:{port}"
+    head = subprocess.Popen([*ray, "--head", f"--port={port}", f"--temp-dir={tmp_path}/r", *quiet], **options)
     worker = search = None
     try:
         time.sleep(10)
         worker = subprocess.Popen([*ray, f"--address={address}", *quiet[1:]], **options)
         time.sleep(8)
         arguments = [f"--storage={tmp_path}", "--name=search", *TINY, "--stage2.epochs=20", "--trials=6", "--scheduler=none"]
-        search = start(*arguments, f"--address={address}", RAY_AUTH_MODE="disabled")
+        search = start(tmp_path / "log", *arguments, f"--address={address}", RAY_AUTH_MODE="disabled")
         wait_for_trials(tmp_path / "search", 2)
         os.killpg(worker.pid, signal.SIGKILL)
-        output = search.communicate(timeout=600)[0]
+        search.wait(timeout=600)
+        output = (tmp_path / "log").read_text()
         assert search.returncode == 0, output
         lines = ledger.read_lines(tmp_path / "search" / "trials.jsonl")
         assert sorted(line["trial"] for line in lines) == [f"{i:04d}" for i in range(6)]

@@ -1,5 +1,6 @@
 """To Ray: one of its own on this machine, or a running cluster."""
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -30,6 +31,7 @@ def connect(address: str | None, cpus: float) -> dict[str, float]:
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     import ray
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # tracebacks of trials that are tried again; ours is a line
     if ray.is_initialized():
         return ray.cluster_resources()
     inherited = os.environ.get("PYTHONPATH")

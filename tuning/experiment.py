@@ -83,10 +83,14 @@ def _job(folder: Path, search: dict, resources: dict[str, float]) -> Job:
     if gpus is None:
         has_gpu = resources.get("GPU", 0) > 0 and not search["config"]["run"]["cpu"]
         gpus = (processes if processes > 1 else SHARED_GPU) if has_gpu else 0
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name, key, wanted in (("cpus", "CPU", search["cpus_per_trial"]), ("gpus", "GPU", gpus)):
-        if wanted > resources.get(key, 0):
+        # how many processes of this size there is room for, none of them across nodes
+        room = sum(int(node.get(key, 0) // (wanted / processes)) for node in nodes) if wanted else processes
+        if room < processes:
             raise UserError(
-                f"--{name}-per-trial must be at most what Ray has, got {wanted:g} of {resources.get(key, 0):g}; take fewer"
+                f"--{name}-per-trial must be at most what Ray has, got {wanted:g} where there are "
+                f"{resources.get(key, 0):g} on {len(nodes)} nodes, for {processes} processes; take fewer"
             )
     cpus = search["cpus_per_trial"] / processes
     return Job(str(folder), search["row"], search["metric"], processes, cpus, gpus / processes)
@@ -266,7 +270,7 @@ class _Outcomes(tune.Callback):
 
 def _last_line(trial: Trial) -> str:
     lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "its process ended without a word"
+    return lines[-1].strip() if lines else "its process or its node was lost"
 
 
 def _bundle(job: Job) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The files of a search, and what they say: which settings are best. No ray, no torch.
 
 A search's folder holds search.yaml (what was asked for), config.yaml (the searched config, reloadable), proposed.jsonl and
-trials.jsonl (one line a trial: handed out, over), stage1/HASH/ and trials/TRIAL/ (runs as in `otrw.ledger`), and at the
-end best.yaml.
+trials.jsonl (one line a trial: handed out, over), stage1/HASH/ and trials/TRIAL/ (runs as in `otrw.ledger`), locks/,
+and at the end best.yaml.
 """
 
 import statistics

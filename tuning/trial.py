@@ -52,7 +52,8 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
             stage1=replace(trial_config.stage1, checkpoint=str(model)),
             run=replace(trial_config.run, directory=str(Path(job.folder) / "trials"), name=name),
         )
-        _train(trial_config, job, dict(settings) | {"seed": config["seed"]}, report)
+        with _locked(job, name):  # an earlier attempt may take a moment to die
+            _train(trial_config, job, dict(settings) | {"seed": config["seed"]}, report)
     except (UserError, RuntimeError) as error:
         if not isinstance(error, UserError) and not _is_divergence(error):
             raise
@@ -71,13 +72,13 @@ def trial_settings(job: Job, settings: Mapping[str, object], seed: int) -> Confi
 def shared_stage1(config: Config, job: Job) -> Path:
     """The model of the stage 1 that a config asks for: trained by whoever comes first, while others wait.
 
-    Its folder is named by what its numbers depend on; a lock on a file goes with the process that holds it, so a kill
+    Its folder is named by what its numbers depend on. A lock on a file goes with the process that holds it, so a kill
     leaves nothing locked, and the next one goes on from the checkpoint.
     """
     config = row_config(config, "stage1")
     parent = Path(job.folder) / "stage1"
     name = method_hash(to_dict(config), with_seed=True)
-    with _locked(parent / f"{name}.lock"):
+    with _locked(job, name):
         if not (parent / name / "stage1" / "result.json").exists():
             config = replace(config, run=replace(config.run, directory=str(parent), name=name))
             _run(config, job, None, lambda line: None)
@@ -131,7 +132,9 @@ def _is_divergence(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(job: Job, name: str) -> Iterator[None]:
+    """Alone with a run's folder."""
+    path = Path(job.folder) / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
