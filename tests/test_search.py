@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -410,8 +411,9 @@ def test_a_search_over_two_nodes_survives_the_loss_of_one(tmp_path):
         port = listener.getsockname()[1]
     environment = os.environ | VARIABLES | {"RAY_AUTH_MODE": "disabled"}
     options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    short = tempfile.mkdtemp(prefix="ray")  # sockets have short names
     address = f"{ray_address()}:{port}"
-    head = subprocess.Popen([*ray, "--head", f"--port={port}", f"--temp-dir={tmp_path}/r", *quiet], **options)
+    head = subprocess.Popen([*ray, "--head", f"--port={port}", f"--temp-dir={short}", *quiet], **options)
     worker = search = None
     try:
         time.sleep(10)
@@ -433,3 +435,4 @@ def test_a_search_over_two_nodes_survives_the_loss_of_one(tmp_path):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        shutil.rmtree(short, ignore_errors=True)

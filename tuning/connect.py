@@ -48,27 +48,31 @@ def connect(address: str | None, cpus: float) -> dict[str, float]:
         try:
             ray.init(address=address, runtime_env=runtime, **quiet)
         except Exception as error:  # ray has no one type for it
-            raise UserError(_refused(address, error)) from None
+            raise UserError(_refused(address, str(error))) from None
     return ray.cluster_resources()
 
 
-def check_nodes(folder: Path) -> None:
-    """Refuse a cluster with a node that lacks this code, or that does not see the search's folder."""
+def check_nodes(address: str, folder: Path) -> None:
+    """Refuse a cluster with a node that lacks this code, that does not see the search's folder, or that starts nothing."""
     import ray
+    from ray.exceptions import ActorDiedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    answers = [
-        ray.remote(_sees)
+    probes: list[Any] = [
+        ray.remote(_Probe)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote(str(folder / "search.yaml"))
+        .remote()
         for node in nodes
     ]
+    answers = [probe.sees.remote(str(folder / "search.yaml")) for probe in probes]
     for node, answer in zip(nodes, answers, strict=True):
         where = node["NodeManagerAddress"]
         try:
             seen = ray.get(answer, timeout=CHECK_SECONDS)
         except Exception as error:  # ray has no one type for it
+            if isinstance(error, ActorDiedError) and "never ran" in str(error):
+                raise UserError(_refused(address, "it starts no actor")) from None
             raise UserError(
                 f"every node must have this package at {ROOT} or installed, but {where} could not load it "
                 f"({type(error).__name__})"
@@ -77,10 +81,13 @@ def check_nodes(folder: Path) -> None:
             raise UserError(f"--storage must be a folder that every node sees, but {folder} is not on {where}")
 
 
-def _sees(path: str) -> bool:
-    import tuning.trial  # noqa: F401  whether it can be loaded here
+class _Probe:
+    """An actor, as trials are: a cluster with other authentication runs tasks of ours, but no actors."""
 
-    return Path(path).is_file()
+    def sees(self, path: str) -> bool:
+        import tuning.trial  # noqa: F401  whether it can be loaded here
+
+        return Path(path).is_file()
 
 
 def _check_reachable(address: str) -> None:
@@ -97,12 +104,12 @@ def _check_reachable(address: str) -> None:
         raise UserError(f"--address must be a running Ray cluster, got {address} ({reason}); see ray start --head") from None
 
 
-def _refused(address: str, error: Exception) -> str:
-    if address == "auto" and isinstance(error, ConnectionError) and "Could not find any running" in str(error):
+def _refused(address: str, reason: str) -> str:
+    if address == "auto" and "Could not find any running" in reason:
         return "--address must be a running Ray cluster, got auto, but none runs on this machine; see ray start --head"
     mode = os.environ.get("RAY_AUTH_MODE", "not set")
-    first = " ".join(str(error).split())[:100]
     return (
-        f"--address {address}: the cluster did not let this process in ({first}); RAY_AUTH_MODE (here: {mode}) must be the "
-        "same as where the cluster was started, disabled or token, and the token too; so must the version of ray"
+        f"--address {address}: the cluster did not let this process in ({' '.join(reason.split())[:100]}); RAY_AUTH_MODE "
+        f"(here: {mode}) must be the same as where the cluster was started, disabled or token, and the token too; so must "
+        "the version of ray"
     )

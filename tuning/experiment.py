@@ -29,6 +29,7 @@ from tuning.trial import Job, run_trial, shared_stage1, trial_settings
 REDUCTION_FACTOR = 3  # ASHA goes on with the best third (arXiv 1810.05934 uses 4; Hyperband's authors 3 or 4)
 SHARED_GPU = 0.25  # default share of a trial: the nets are small
 LINE_WIDTH = 80
+MOST_SHOWN = 200  # characters of an error
 
 
 def run_search(folder: Path, search: dict, console: Console, address: str | None) -> bool:
@@ -45,7 +46,7 @@ def run_search(folder: Path, search: dict, console: Console, address: str | None
         job = _job(folder, search, connect(address, search["cpus_per_trial"] / search["processes_per_trial"]))
         try:
             if address is not None:
-                check_nodes(folder)
+                check_nodes(address, folder)
             _train_stage1(search, job, say)
             _run_trials(folder, search, job, proposals, outcomes, say)
         finally:
@@ -269,8 +270,13 @@ class _Outcomes(tune.Callback):
 
 
 def _last_line(trial: Trial) -> str:
-    lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "its process or its node was lost"
+    """The last line of the trial's error, which names it."""
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        text = ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:MOST_SHOWN] if lines else "its process or its node was lost"
 
 
 def _bundle(job: Job) -> dict[str, float]:

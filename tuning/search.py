@@ -7,11 +7,13 @@ python tuning/search.py --address auto --storage /shared/searches       # on a n
 python tuning/search.py --resume searches/NAME                          # go on after an interruption
 """
 
+import shutil
 import sys
 
 from rich.console import Console
 
 from otrw.cli import exit_with_message
+from otrw.errors import UserError
 from tuning.plan import describe, make_plan
 
 
@@ -25,6 +27,10 @@ def main() -> None:
 
     try:
         found = run_search(plan.folder, plan.search, console, plan.address)
+    except UserError:
+        if not (plan.folder / "stage1").exists():  # bad input leaves nothing behind
+            shutil.rmtree(plan.folder)
+        raise
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume {plan.folder}", file=sys.stderr)
         sys.exit(130)
