@@ -249,6 +249,7 @@ def test_a_given_stage_1_is_used_for_all_seeds(own_ray, searched, tmp_path):
     assert all(ledger.read_lines(path) == [] for path in plan.folder.glob("stage1/*/stage1/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_trials_of_two_processes_stop_early_and_give_everything_back(own_ray, tmp_path):
     space = write_space(tmp_path, {"stage2.optimizer.learning_rate": {"grid": [0.05, 1e-9]}})
     options = ("--algorithm=grid", "--scheduler=asha", "--grace-epochs=1", "--processes-per-trial=2", "--stage2.rounds=1")

@@ -163,24 +163,47 @@ def _scheduler(folder: Path, search: dict, outcomes: dict[str, dict]) -> TrialSc
     """ASHA, told what the trials before an interruption had reached at each epoch; or none."""
     if search["scheduler"] == "none":
         return FIFOScheduler()
-    stage2 = search["config"]["stage2"]
-    asha: Any = ASHAScheduler(
-        time_attr="epoch",
-        metric=search["metric"],
-        mode="min",
-        max_t=max(search["epochs"], search["grace_epochs"]),
-        grace_period=search["grace_epochs"],
-        reduction_factor=REDUCTION_FACTOR,
-    )
+    asha = _AshaBySeed(search)
     key = search["metric"].partition("/")[2]
+    epochs_per_round = search["config"]["stage2"]["epochs"]
     for name, line in outcomes.items():
-        earlier = SimpleNamespace(trial_id=name)
+        earlier: Any = SimpleNamespace(trial_id=name, config={"seed": line["seed"]})
         asha.on_trial_add(None, earlier)
         for epoch in ledger.read_lines(folder / line["folder"] / "metrics.jsonl"):
-            number = (epoch["round"] - 1) * stage2["epochs"] + epoch["epoch"]
+            number = (epoch["round"] - 1) * epochs_per_round + epoch["epoch"]
             if "validation" in epoch and number <= line["epochs"]:
                 asha.on_trial_result(None, earlier, {"epoch": number, search["metric"]: epoch["validation"][key]})
     return asha
+
+
+class _AshaBySeed(FIFOScheduler):
+    """ASHA among the trials of each seed: seeds differ in their split, which is no merit of a setting."""
+
+    def __init__(self, search: dict) -> None:
+        super().__init__()
+        self._of_seed: dict[int, Any] = {
+            seed: ASHAScheduler(
+                time_attr="epoch",
+                metric=search["metric"],
+                mode="min",
+                max_t=search["epochs"],
+                grace_period=search["grace_epochs"],
+                reduction_factor=REDUCTION_FACTOR,
+            )
+            for seed in search["seeds"]
+        }
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._of_seed[trial.config["seed"]].on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
+        return self._of_seed[trial.config["seed"]].on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
+        self._of_seed[trial.config["seed"]].on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._of_seed[trial.config["seed"]].on_trial_remove(tune_controller, trial)
 
 
 class _Searcher(Searcher):
