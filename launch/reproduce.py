@@ -138,7 +138,6 @@ class Grid:
             arguments = ["--run.resume", str(folder)]
         else:
             if folder.is_dir():  # left by a process that ended before it wrote anything
-                (folder / ledger.LOCK_FILE).unlink(missing_ok=True)
                 folder.rmdir()
             arguments = [*job.arguments, "--run.directory", str(self.directory), "--run.name", job.name]
             if stage1 is not None and stage1.parent != folder and (stage1 / "model.safetensors").is_file():

@@ -27,7 +27,6 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-LOCK_FILE = ".lock"
 PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "pyarrow", "numpy")
 
 
@@ -94,14 +93,17 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    with (folder / LOCK_FILE).open("w") as file:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"run.resume must not be running, got {str(folder)!r}; another process trains there") from None
         except OSError:
             pass  # a file system without locks
         yield
+    finally:
+        os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:

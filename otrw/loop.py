@@ -11,8 +11,10 @@ from otrw import checkpoint, collectives
 from otrw.config import Config, OptimizerConfig, Stage1Config, Stage2Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet, Transform
+from otrw.embeddings import EmbeddingCache, backbone_key
 from otrw.losses import cross_entropy, make_loss, weighted_mean
 from otrw.metrics import Counts, count, merge, summarize, zero_counts
+from otrw.models.heads import Net
 from otrw.progress import Progress
 from otrw.seeds import seed_for
 from otrw.tracking import Journal
@@ -64,6 +66,8 @@ class Session(NamedTuple):
     data: Datasets
     journal: Journal
     progress: Progress
+    embeddings: EmbeddingCache | None = None
+    """Of the finished stage 1; None while it is being trained."""
 
 
 def train(session: Session, phase: Phase, state: dict | None) -> None:
@@ -192,18 +196,25 @@ def evaluate(session: Session, module: nn.Module, samples: SampleSet, transform:
 
 
 def embed(
-    session: Session, net: nn.Module, samples: SampleSet, transform: Transform | None, train_mode: bool = False
+    session: Session, net: Net, samples: SampleSet, transform: Transform | None, train_mode: bool = False
 ) -> tuple[Embedded, Tensor]:
     """(this process's share, all embeddings by sample index). In train mode BatchNorm uses the batch, as released."""
-    parts = []
+
+    def compute() -> Tensor:
+        with torch.no_grad(), session.accelerator.autocast():
+            batches = _plain_loader(samples, transform).epoch()
+            parts = [(batch.index[batch.mask], net.backbone(batch.inputs).float()[batch.mask]) for batch in batches]
+        index, embeddings = (torch.cat(column) for column in zip(*parts, strict=True))
+        return collectives.gather_by_index(index, embeddings, len(samples))
+
     net.train(train_mode)
-    with torch.no_grad(), session.accelerator.autocast():
-        for batch in _plain_loader(samples, transform).epoch():
-            output = net(batch.inputs)
-            rows = (batch.index, output.embedding.float(), output.logits.float().softmax(1))
-            parts.append([row[batch.mask] for row in rows])
-    local = Embedded(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    return local, collectives.gather_by_index(local.index, local.embeddings, len(samples))
+    cache = None if train_mode else session.embeddings
+    table = cache.table(samples, compute) if cache and cache.backbone == backbone_key(net.backbone) else compute()
+    everyone = torch.arange(len(samples), device=table.device)
+    own = everyone.tensor_split(collectives.world_size())[collectives.rank()]
+    with torch.no_grad():
+        probabilities = net.head(table[own]).softmax(1)
+    return Embedded(own, table[own], probabilities), table
 
 
 def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int) -> float:

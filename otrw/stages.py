@@ -117,7 +117,9 @@ def _trained_part(session: Session, net: Net) -> tuple[nn.Module, Views]:
     return HeadOnly(net.head), seen
 
 
-def _embed_images(session: Session, net: nn.Module, samples: SampleSet, train_mode: bool) -> tuple[Embedded, Tensor]:
+def _embed_images(session: Session, module: nn.Module, samples: SampleSet, train_mode: bool) -> tuple[Embedded, Tensor]:
+    net = module.net if isinstance(module, FrozenBackbone) else module
+    assert isinstance(net, Net)
     return embed(session, net, samples, session.data.transform(train=False), train_mode)
 
 

@@ -21,11 +21,12 @@ from torch import Tensor
 from otrw import checkpoint, collectives, ledger
 from otrw.config import Config, Row, RunConfig, to_dict
 from otrw.data.datasets import Datasets, make_datasets
+from otrw.embeddings import EmbeddingCache, backbone_key
 from otrw.errors import UserError
 from otrw.loop import Session, embed, evaluate, summary
 from otrw.metrics import group_error
 from otrw.models.build import num_parameters
-from otrw.models.heads import Net
+from otrw.models.heads import HeadOnly, Net
 from otrw.progress import Progress
 from otrw.rows import row_config
 from otrw.stages import fresh_net, image_views, stage1, stage2
@@ -65,11 +66,15 @@ def run(
         folder = collectives.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
+        stage1_embeddings: EmbeddingCache | None = None
         is_trained = config.stage1.checkpoint is None or "stage1" in config.rows
         for row in ("stage1", *later) if is_trained else later:
             # the epochs that the net has really had, where stage 1 comes from a file
             row_settings = replace(row_config(config, row), stage1=replace(config.stage1, epochs=stage1_epochs))
+            if row != "stage1" and stage1_embeddings is None:
+                stage1_embeddings = _embedding_cache(config, data, net, accelerator)
             session = _open_row(row_settings, accelerator, data, folder / row, progress, report, searched)
+            session = session._replace(embeddings=stage1_embeddings)
             done = collectives.on_main(partial(_finished, folder / row))
             if done is not None:
                 if row == "stage1":
@@ -145,8 +150,8 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
     """Evaluate for the record, and on the main process write it; result.json comes last, it means "done"."""
     config, data, folder = session.config, session.data, session.journal.folder
     views = image_views(session)
-    counts = evaluate(session, net, data.test, views.transform)
     local, embeddings = embed(session, net, data.test, views.transform)
+    counts = evaluate(session, HeadOnly(net.head), data.test.with_inputs(embeddings), None)
     probabilities = collectives.gather_by_index(local.index, local.probabilities, len(data.test))
     correct = probabilities.argmax(1) == data.test.labels
     lines = ledger.read_lines(folder / "metrics.jsonl")
@@ -173,7 +178,9 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
     if not torch.equal(data.test.subclasses, data.test.labels):
         result["subclass_error"] = group_error(correct, data.test.subclasses)
     if data.validation is not None:
-        result["validation"] = summary(session, evaluate(session, net, data.validation, views.transform))
+        _, embeddings_validation = embed(session, net, data.validation, views.transform)
+        validation = data.validation.with_inputs(embeddings_validation)
+        result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
         result["weights"] = weighting.describe() | {"class_mass": _class_mass(weighting.weights, data)}
     if collectives.is_main():
@@ -294,6 +301,12 @@ def _open_row(
             ),
         )
     return Session(config, accelerator, data, journal, progress)
+
+
+def _embedding_cache(config: Config, data: Datasets, net: Net, accelerator: Accelerator) -> EmbeddingCache:
+    mean, std = data.mean.tolist(), data.std.tolist()
+    facts = f"{mean} {std} {accelerator.device.type} {accelerator.mixed_precision} {torch.__version__}"
+    return EmbeddingCache(config.data.cache, backbone_key(net.backbone), facts)
 
 
 def _finished(folder: Path) -> dict | None:

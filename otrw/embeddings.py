@@ -1,0 +1,80 @@
+"""Embeddings of the frozen stage-1 net, computed once: every row and every trial of a search on it needs the same ones.
+
+Kept in memory for the rows of one run and in the cache folder for other runs. The key is made of everything that the
+numbers depend on; a cache that cannot be read or written is passed over, since only time is lost.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from otrw import collectives
+from otrw.data.loader import SampleSet
+
+MOST_FILES = 64  # the oldest beyond these are dropped; one of 50,000 samples takes 13 MB
+
+
+def backbone_key(backbone: nn.Module) -> str:
+    """16 hex digits of a backbone's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class EmbeddingCache:
+    """Tables (N, D) of one backbone by set of samples. Every process calls it with the same sets in the same order."""
+
+    def __init__(self, folder: str, backbone: str, facts: str) -> None:
+        """folder: "" keeps nothing on disk. backbone: its `backbone_key`. facts: whatever else the numbers depend on."""
+        self.folder = Path(folder).expanduser() / "embeddings" if folder else None
+        self.backbone = backbone
+        self.facts = facts
+        self._tables: dict[str, Tensor] = {}
+
+    def table(self, samples: SampleSet, compute: Callable[[], Tensor]) -> Tensor:
+        """The embeddings (N, D) of all samples, replicated, by sample index."""
+        key = self._key(samples)
+        if key not in self._tables:
+            found = self._read(key)
+            found_by = collectives.all_reduce_sum(torch.tensor(float(found is not None), device=samples.labels.device))
+            if found is None or int(found_by) < collectives.world_size():
+                found = compute()
+                if collectives.is_main():
+                    self._write(key, found)
+            self._tables[key] = found.to(samples.labels.device)
+        return self._tables[key]
+
+    def _key(self, samples: SampleSet) -> str:
+        digest = hashlib.sha256(f"{self.backbone}|{self.facts}|{tuple(samples.inputs.shape)}".encode())
+        digest.update(samples.source_index.cpu().numpy().tobytes())
+        inputs = samples.inputs  # train and test share row numbers: the pixels tell them apart
+        digest.update(str(inputs.sum(dtype=torch.float64 if inputs.is_floating_point() else torch.int64).item()).encode())
+        return digest.hexdigest()[:32]
+
+    def _read(self, key: str) -> Tensor | None:
+        if self.folder is None:
+            return None
+        with contextlib.suppress(OSError, SafetensorError, KeyError):
+            return load_file(self.folder / f"{key}.safetensors")["embeddings"]
+        return None
+
+    def _write(self, key: str, table: Tensor) -> None:
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.folder / f".{key}.{os.getpid()}"
+            save_file({"embeddings": table.cpu().contiguous()}, temporary)
+            os.replace(temporary, self.folder / f"{key}.safetensors")
+            files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+            for old in files[:-MOST_FILES]:
+                old.unlink(missing_ok=True)
