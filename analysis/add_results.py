@@ -37,6 +37,7 @@ def main() -> None:
                 if (row / name).exists():
                     shutil.copyfile(row / name, target / name)
             print(f"{row} -> {target}")
+    print("then: python analysis/make_table.py --write README.md")
 
 
 if __name__ == "__main__":

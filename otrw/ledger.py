@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from otrw.errors import UserError
@@ -44,6 +45,32 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def replace_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marker lines of a text file. Raises UserError where they are not there once each."""
+    try:
+        old = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} must be a text file with {begin} and {end} ({error.strerror})") from None
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise UserError(f"{path} must hold {begin} and, after it, {end}, once each; put them where the text shall stand")
+    before, after = old.split(begin)[0], old.split(end)[1]
+    write_text(path, f"{before}{begin}\n{text}{end}{after}")
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray] | None:
+    """A Parquet file, one array a column; None where it is not there. Raises UserError where it is broken."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        return None
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0][:120]})") from None
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,6 +8,22 @@ from otrw.config import Config, to_dict
 
 WHERE = ("run.", "data.root", "data.layout", "data.download", "data.cache", "stage1.checkpoint")
 WITHOUT_TRANSPORT = ("none", "class_balanced", "oracle")
+OF_ITERATIONS = tuple(
+    f"ot.{name}"
+    for name in (
+        "max_iterations",
+        "tolerance",
+        "stopping",
+        "gradient",
+        "parametrization",
+        "num_steps",
+        "learning_rate",
+        "weight_decay",
+        "hidden_size",
+        "class_balanced_beta",
+    )
+)
+"""Settings that the closed form of semi_relaxed weights has no use for."""
 
 
 def method(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
@@ -24,10 +40,11 @@ def method(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
         settings |= {"run.seed": seed, "data.seed": seed if split_seed is None else split_seed}
     defaults = flatten(to_dict(Config())) | {"run.seed": None, "data.seed": None}
     used = _used_sections(settings)
+    unused = OF_ITERATIONS if settings.get("ot.weights", defaults["ot.weights"]) == "semi_relaxed" else ()
     return {
         path: value
         for path, value in sorted(settings.items())
-        if (path not in defaults or defaults[path] != value) and path.startswith(used)
+        if (path not in defaults or defaults[path] != value) and path.startswith(used) and path not in unused
     }
 
 

@@ -105,6 +105,16 @@ def test_only_the_loop_the_stages_and_the_run_import_accelerate():
     assert importers_of("accelerate") <= {"otrw.loop", "otrw.stages", "otrw.train"}
 
 
+def test_only_the_figures_import_matplotlib():
+    assert {module.rpartition(".")[0] for module in importers_of("matplotlib")} == {"otrw.figures"}
+    assert importers_of("otrw.figures") <= {module for module in MODULES if is_within(module, "otrw.figures")}
+
+
+def test_figures_and_report_load_without_torch():
+    loaded = loaded_modules("import otrw.figures.make, otrw.report.page, otrw.formats")
+    assert not {name for name in loaded if is_within(name, "torch", "accelerate", "sklearn", "ray", "scipy")}
+
+
 def test_only_tracking_imports_the_summary_writer():
     assert importers_of("tensorboard", "tensorboardX", "torch.utils.tensorboard") == {"otrw.tracking"}
 

@@ -40,3 +40,11 @@ def test_settings_that_a_row_does_not_use_do_not_count():
     assert hashes[0]["class_balanced"] == hashes[1]["class_balanced"]
     assert hashes[0]["ot"] != hashes[1]["ot"]
     assert len(set(hashes[0].values())) == 3
+
+
+def test_the_closed_form_does_not_depend_on_settings_of_iterations():
+    default, other = (to_dict(parse_config(["--ot.learning_rate", rate])) for rate in ("0.03", "1.0"))
+    assert method_hash(default) == method_hash(other)
+    for config in (default, other):
+        config["ot"] |= {"weights": "sgd"}
+    assert method_hash(default) != method_hash(other)

@@ -41,6 +41,15 @@ def test_training_commands_parse():
             parse_config(arguments)
 
 
+def test_analysis_commands_name_scripts_and_options_that_exist():
+    commands = re.findall(r"^python (analysis/\S+\.py)(.*)$", README, flags=re.MULTILINE)
+    assert {"analysis/make_table.py", "analysis/make_figures.py", "analysis/report.py"} <= {script for script, _ in commands}
+    for script, rest in commands:
+        text = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r" (--\w[\w-]*)", rest.split(" #")[0]):
+            assert f'"{option}"' in text, f"{script} {option}"
+
+
 def test_search_commands_parse(tmp_path):
     commands = re.findall(r"^python tuning/search.py ?(.*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 4

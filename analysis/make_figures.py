@@ -1,0 +1,71 @@
+"""Figures of run records, searches and benchmarks, as PDF and PNG.
+
+    python analysis/make_figures.py                                  # all, of committed records and those in runs/
+    python analysis/make_figures.py analysis/results --figure class_error curves --dataset digits
+    python analysis/make_figures.py --search runs/SEARCH --benchmark analysis/results/benchmarks/*.json --figure none
+
+error, class_error, class_weight and curves need only committed records; weights and reliability need the Parquet files
+of local runs. Figure 1 of the paper (weights under feature, label and combined cost) on digits, some seconds each:
+
+    python launch/train.py --run.name feature --ot.mixing 1 --rows [ot_meta] --stage2.rounds 1
+    python launch/train.py --run.name label --ot.mixing 0 --rows [ot_meta] --stage2.rounds 1
+    python launch/train.py --run.name combined --ot.mixing 0.5 --rows [ot_meta] --stage2.rounds 1
+    python analysis/make_figures.py runs/feature runs/label runs/combined --figure weights
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from otrw.cli import exit_with_message
+from otrw.entries import load_entries
+from otrw.errors import UserError
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FIGURES = ("error", "class_error", "class_weight", "curves", "weights", "reliability")
+
+
+def main() -> None:
+    """Parse, read, draw."""
+    arguments = _arguments()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("matplotlib must be installed for figures, got none; pip install -e '.[report]'")
+    from otrw.figures.make import make_figures
+
+    for name in arguments.figure:
+        if name not in (*FIGURES, "none"):
+            raise UserError(f"--figure must be one of {', '.join(FIGURES)} or none, got {name!r}")
+    for root in arguments.records:
+        if not root.is_dir():
+            raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
+    entries, problems = load_entries(arguments.records or [RESULTS, Path("runs")], unique=False)
+    entries = [entry for entry in entries if not arguments.dataset or entry.setting.dataset in arguments.dataset]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    written = make_figures(
+        entries,
+        [name for name in arguments.figure if name != "none"],
+        searches=arguments.search,
+        benchmarks=arguments.benchmark,
+        folder=arguments.output,
+        formats=tuple(arguments.format),
+    )
+    for line in written:
+        print(line)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
+    parser.add_argument("--figure", nargs="+", default=FIGURES, help=f"any of {', '.join(FIGURES)}, or none (default: all)")
+    parser.add_argument("--dataset", nargs="+", default=(), help="only these data sets, such as digits or cifar10")
+    parser.add_argument("--search", nargs="+", type=Path, default=(), help="folders of tuning/search.py to draw too")
+    parser.add_argument("--benchmark", nargs="+", type=Path, default=(), help="benchmark records to draw too")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
+    parser.add_argument("--format", nargs="+", choices=("pdf", "png"), default=("pdf", "png"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

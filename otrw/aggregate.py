@@ -1,0 +1,308 @@
+"""Entries -> the blocks of a comparison table: one block a setting, one line a method, one cell a factor. No torch."""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from otrw.config import Row
+from otrw.entries import Entry, Setting, label
+from otrw.errors import UserError
+from otrw.rows import TITLES
+from otrw.statistics import Difference, mean_std, paired_difference
+
+METRICS = {
+    "error": "test error",
+    "balanced": "balanced test error",
+    "many": "test error, many-shot classes",
+    "medium": "test error, medium-shot classes",
+    "few": "test error, few-shot classes",
+    "ece": "expected calibration error",
+}
+_KEYS = {"error": "error", "ece": "ece"} | {name: f"{name}_error" for name in ("balanced", "many", "medium", "few")}
+PAPER_FACTORS = (200.0, 100.0, 50.0, 20.0)
+PAPER_SETTINGS = (Setting("cifar10", "none", 0.0), Setting("cifar100", "none", 0.0))
+TARGETS = {"OT re-weighting (paper)": "paper", "OT re-weighting (earlier replication)": "earlier replication"}
+PRESET_ORDER = ("official", "digits_lt", "cifar10_lt", "cifar100_lt")  # others, by name, come after
+CONTROL: dict[str, Row] = {
+    "ot": "class_balanced",
+    "ot_meta": "class_balanced_meta",
+    "ot_labels_meta": "class_balanced_meta",
+}
+"""What each OT row is held against: the same stage 1 and meta images, per-class weights."""
+
+
+class Published(NamedTuple):
+    """One published number."""
+
+    method: str
+    group: str
+    backbone: str
+    dataset: str
+    imbalance_factor: float
+    error: float
+    std: float | None
+    epochs: str
+    source: str
+
+
+class Cell(NamedTuple):
+    """Mean and standard deviation over seeds, in percent."""
+
+    mean: float
+    std: float | None
+    num_seeds: int
+    """0 for a published number that does not say."""
+    text: str
+    """The mean as it is printed: ours with one decimal, published ones as published."""
+    best: bool = False
+
+
+class Line(NamedTuple):
+    """One method."""
+
+    group: str
+    """What it is listed under: published, or the preset."""
+    name: str
+    net: str
+    epochs: str
+    cells: dict[float, Cell]
+    """{imbalance factor: cell}; a missing one is missing"""
+    row: str | None = None
+    differences: tuple[str, ...] = ()
+    short: bool = False
+    competes: bool = True
+    """Whether it may be the best: not an oracle, not an epoch chosen on the test set."""
+    source: str = ""
+
+
+class Compared(NamedTuple):
+    """An OT row against its control."""
+
+    group: str
+    left: str
+    right: str
+    imbalance_factor: float
+    difference: Difference
+
+
+class Block(NamedTuple):
+    """All methods on one setting."""
+
+    setting: Setting
+    title: str
+    metric: str
+    factors: tuple[float, ...]
+    lines: tuple[Line, ...]
+    compared: tuple[Compared, ...]
+
+
+def read_published(path: Path) -> list[Published]:
+    """The published numbers. Raises UserError where the file is not what it should be."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                Published(
+                    row["method"],
+                    row["group"],
+                    row["backbone"],
+                    row["dataset"],
+                    float(row["imbalance_factor"]),
+                    float(row["top1_error"]),
+                    float(row["std"]) if row["std"] else None,
+                    row["epochs"],
+                    row["source"],
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} must be a table of published numbers ({type(error).__name__}: {error})") from None
+
+
+def make_blocks(
+    entries: Sequence[Entry],
+    published: Sequence[Published] = (),
+    *,
+    metric: str = "error",
+    presets: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    all_published: bool = False,
+) -> list[Block]:
+    """The table of the entries that the filters leave; the paper's settings are there with or without entries."""
+    for name, value, known in (
+        ("--metric", [metric], list(METRICS)),
+        ("--preset", presets, _known([*PRESET_ORDER, *(entry.preset for entry in entries)])),
+        ("--dataset", datasets, _known([*(s.dataset for s in PAPER_SETTINGS), *(e.setting.dataset for e in entries)])),
+    ):
+        for one in value:
+            if one not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}, got {one!r}")
+    entries = [entry for entry in entries if not presets or entry.preset in presets]
+    settings = dict.fromkeys([*PAPER_SETTINGS, *sorted({entry.setting for entry in entries}, key=_setting_order)])
+    blocks = []
+    for setting in sorted(settings, key=_setting_order):
+        own = [entry for entry in entries if entry.setting == setting]
+        if datasets and setting.dataset not in datasets:
+            continue
+        if not own and presets and "official" not in presets:
+            continue
+        blocks.append(
+            _block(setting, own, published, metric, all_published, show_official=not presets or "official" in presets)
+        )
+    return blocks
+
+
+def dataset_title(setting: Setting) -> str:
+    """A setting in words."""
+    names = {"digits": "Digits-LT", "cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT"}
+    names["cifar100_coarse"] = "CIFAR-100-LT, 20 superclasses"
+    noise = f", {100 * setting.label_noise_rate:g} % wrong labels ({setting.label_noise})" if setting.label_noise_rate else ""
+    return names.get(setting.dataset, setting.dataset) + noise
+
+
+def metric_value(result: Mapping, metric: str) -> float | None:
+    """A metric of a record's result; None where the record has none."""
+    value = result["test"].get(_KEYS[metric])
+    return float(value) if isinstance(value, int | float) else None
+
+
+def net_name(model: Mapping) -> str:
+    """Net, channels of its first stage, millions of parameters."""
+    name, width = model.get("name", "?"), float(model.get("width_multiplier", 1.0))
+    channels = f" w{round(16 * width)}" if str(name).startswith("resnet") else "" if width == 1 else f" x{width:g}"
+    count = model.get("num_parameters")
+    return f"{name}{channels}" + (f", {count / 1e6:.2f} M" if isinstance(count, int) else "")
+
+
+def _block(
+    setting: Setting,
+    entries: Sequence[Entry],
+    published: Sequence[Published],
+    metric: str,
+    all_published: bool,
+    show_official: bool,
+) -> Block:
+    is_papers = setting in PAPER_SETTINGS
+    lines = _published_lines(setting, published, all_published) if is_papers and metric in ("error", "balanced") else []
+    ours = _our_lines(entries, metric)
+    if is_papers and show_official and not any(line.group == "official" for line in ours):
+        ours.insert(0, Line("official", label("ot_meta"), "", "", {}, "ot_meta"))
+    lines += ours
+    factors = {factor for line in lines for factor in line.cells} | (set(PAPER_FACTORS) if is_papers else set())
+    columns = tuple(sorted(factors, reverse=True))
+    return Block(
+        setting, dataset_title(setting), metric, columns, tuple(_mark_best(lines, columns)), tuple(_compare(entries, metric))
+    )
+
+
+def _published_lines(setting: Setting, published: Sequence[Published], everything: bool) -> list[Line]:
+    lines: dict[str, Line] = {}
+    for number in published:
+        if number.dataset != setting.dataset or (number.method not in TARGETS and not everything):
+            continue
+        name = TARGETS.get(number.method, number.method)
+        net = number.backbone.replace("-", " ")
+        line = lines.setdefault(name, Line("published", name, net, number.epochs, {}, source=number.source))
+        line.cells[number.imbalance_factor] = Cell(number.error, number.std, 0, f"{number.error:.2f}")
+        if number.epochs != line.epochs:
+            lines[name] = line._replace(epochs=f"{line.epochs}/{number.epochs}")
+    return sorted(lines.values(), key=lambda line: line.name not in TARGETS.values())
+
+
+def _our_lines(entries: Sequence[Entry], metric: str) -> list[Line]:
+    """One line a method, and one more for the best test epoch of the official row."""
+    groups: dict[tuple, list[Entry]] = {}
+    for entry in sorted(entries, key=_entry_order):
+        groups.setdefault((entry.preset, entry.row, entry.line_hash), []).append(entry)
+    lines = []
+    for members in groups.values():
+        first = members[0]
+        line = Line(
+            first.preset,
+            label(first.row),
+            net_name(first.record.result.get("model") or {}),
+            first.epochs,
+            _cells(members, lambda result: metric_value(result, metric)),
+            first.row,
+            first.differences,
+            first.short,
+            competes=not first.row.startswith("oracle"),
+        )
+        lines.append(line)
+        if first.preset == "official" and first.row.startswith("ot") and metric == "error":
+            cells = _cells(members, lambda result: result.get("best_epoch_test_error"))
+            lines.append(line._replace(name=f"{line.name}, best test epoch", cells=cells, competes=False))
+    return lines
+
+
+def _cells(entries: Sequence[Entry], value: Callable[[dict], float | None]) -> dict[float, Cell]:
+    values: dict[float, list[float]] = {}
+    hashes: dict[float, set[str]] = {}
+    for entry in entries:
+        number = value(entry.record.result)
+        if number is not None:
+            values.setdefault(entry.imbalance_factor, []).append(number)
+            hashes.setdefault(entry.imbalance_factor, set()).add(entry.method_hash)
+    assert all(len(found) == 1 for found in hashes.values()), "a mean over different methods"
+    cells = {}
+    for factor, numbers in values.items():
+        mean, std = mean_std(numbers)
+        cells[factor] = Cell(mean, std, len(numbers), f"{mean:.1f}")
+    return cells
+
+
+def _mark_best(lines: Iterable[Line], factors: Iterable[float]) -> list[Line]:
+    lines = list(lines)
+    for factor in factors:
+        means = [line.cells[factor].mean for line in lines if factor in line.cells and line.competes]
+        for line in lines:
+            if factor in line.cells and line.competes and line.cells[factor].mean == min(means):
+                line.cells[factor] = line.cells[factor]._replace(best=True)
+    return lines
+
+
+def _compare(entries: Sequence[Entry], metric: str) -> list[Compared]:
+    """Each OT row against its control, over the seeds of the runs that both are rows of."""
+    by_run: dict[tuple[str, str], Entry] = {(e.record.path.parent.name, e.row): e for e in entries}
+    pairs: dict[tuple, dict[int, tuple[float, float]]] = {}
+    for entry in sorted(entries, key=_entry_order):
+        control = by_run.get((entry.record.path.parent.name, CONTROL.get(entry.row, "")))
+        if control is None:
+            continue
+        values = metric_value(entry.record.result, metric), metric_value(control.record.result, metric)
+        if values[0] is None or values[1] is None:
+            continue
+        key = (entry.preset, entry.row, control.row, entry.imbalance_factor, entry.method_hash, control.method_hash)
+        pairs.setdefault(key, {})[entry.seed] = values[0], values[1]
+    compared = []
+    for (preset, row, control_row, factor, *_), found in pairs.items():
+        left, right = ({seed: pair[side] for seed, pair in found.items()} for side in (0, 1))
+        difference = paired_difference(left, right)
+        if difference is not None and difference.num_pairs > 1:
+            compared.append(Compared(preset, label(row), label(control_row), factor, difference))
+    return compared
+
+
+def _entry_order(entry: Entry) -> tuple:
+    return (
+        *_preset_order(entry.preset),
+        entry.short,
+        entry.differences,
+        list(TITLES).index(entry.row),
+        -entry.imbalance_factor,
+        entry.seed,
+    )
+
+
+def _preset_order(preset: str) -> tuple[int, str]:
+    return (PRESET_ORDER.index(preset) if preset in PRESET_ORDER else len(PRESET_ORDER), preset)
+
+
+def _setting_order(setting: Setting) -> tuple:
+    order = ("cifar10", "cifar100")
+    place = order.index(setting.dataset) if setting.dataset in order else len(order)
+    return (place, setting.dataset, setting.label_noise_rate, setting.label_noise)
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

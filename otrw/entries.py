@@ -1,0 +1,231 @@
+"""Run records read for comparison: the setting and method of each, and how it differs from its preset. No torch."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from otrw.cli import parse_config
+from otrw.config import Config, DataConfig, Row, to_dict
+from otrw.errors import UserError
+from otrw.ledger import Record, find_records
+from otrw.method import flatten, method, method_hash
+from otrw.results import check_result
+from otrw.rows import TITLES, row_config
+
+AXES = ("source", "labels", "imbalance_factor", "label_noise", "label_noise_rate")
+"""Settings of the data that make the blocks and columns of a table; all others decide the method."""
+PRESET_OF_SOURCE = {"digits": "digits_lt", "cifar10": "cifar10_lt", "cifar100": "cifar100_lt"}
+
+
+class Setting(NamedTuple):
+    """What is being learned from: methods are compared inside one setting only."""
+
+    dataset: str
+    """digits, cifar10, cifar100 or cifar100_coarse"""
+    label_noise: str
+    label_noise_rate: float
+
+
+class Entry(NamedTuple):
+    """One record, with what a table needs to know of it."""
+
+    record: Record
+    setting: Setting
+    imbalance_factor: float
+    seed: int
+    preset: str
+    """The preset that the settings started from; "own settings" where it is not known."""
+    row: str
+    method_hash: str
+    """Equal for two entries if and only if they are the same method on the same data, up to the seed."""
+    line_hash: str
+    """The same over all settings of the data."""
+    differences: tuple[str, ...]
+    """How the settings differ from the preset's, in words; empty where they are the preset's."""
+    short: bool
+    """Fewer epochs than the preset's."""
+    epochs: str
+    """stage 1 + stage 2, as 200+20; 40+2x40 with two rounds; ? for a stage 1 of unknown length"""
+
+
+def load_entries(roots: Iterable[Path], *, unique: bool = True) -> tuple[list[Entry], list[str]]:
+    """Every finished row below the folders, and a line for each one left out.
+
+    Copies of a record count once (the first root wins); with `unique` a method and seed trained again do so too. Trials of
+    a search below a folder are passed over: they are held against validation images.
+    """
+    records: list[Record] = []
+    problems: list[str] = []
+    by_name: dict[tuple[str, str], Path] = {}
+    for root in roots:
+        for found in find_records([root] if root.is_dir() else []):
+            if isinstance(found, str):
+                problems.append(found)
+                continue
+            name = found.path.parent.name, found.path.name
+            if by_name.setdefault(name, root) == root and not _is_trial(found.path, root):
+                records.append(found)  # otherwise the local copy of a committed record
+    stage1_epochs = _epochs_of_stage1(records)
+    entries: list[Entry] = []
+    by_method: dict[tuple[str, str, str], str] = {}
+    for record in records:
+        try:
+            entry = make_entry(record, stage1_epochs)
+        except UserError as error:
+            problems.append(f"{record.path}: {error}; the record is left out")
+            continue
+        key = entry.method_hash, entry.preset, str(entry.seed)
+        if key in by_method and unique:
+            if entry.row != "stage1":  # a stage 1 is evaluated again by every run that starts from it
+                problems.append(f"{record.path}: the same method and seed as {by_method[key]}; counted once")
+            continue
+        by_method[key] = str(record.path)
+        entries.append(entry)
+    return entries, problems
+
+
+def _is_trial(path: Path, root: Path) -> bool:
+    """Whether a search's folder lies between the record and the folder asked for."""
+    between = path.relative_to(root).parents
+    return any((root / folder / "search.yaml").exists() for folder in between if folder != Path("."))
+
+
+def make_entry(record: Record, stage1_epochs: Mapping[str, int] | None = None) -> Entry:
+    """Raises UserError where the record lacks what every version wrote, or holds what this version cannot read."""
+    result = record.result
+    check_result(result)
+    try:
+        return _read_config(record, stage1_epochs or {})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"config.yaml must hold settings that can be read ({type(error).__name__}: {error})") from None
+
+
+def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Entry:
+    result = record.result
+    config, known_epochs = _with_true_epochs(record.config, stage1_epochs)
+    data = config.get("data")
+    if not isinstance(data, dict) or data.get("source") not in PRESET_OF_SOURCE:
+        raise UserError("config.yaml: data.source must be digits, cifar10 or cifar100")
+    if data.get("labels", "fine") not in ("fine", "coarse"):
+        raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
+    noise = data.get("label_noise", "none"), float(data.get("label_noise_rate", 0.0))
+    dataset = data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
+    name, preset = _preset(config, data["source"])
+    settings = method(config)
+    axes = tuple(f"data.{axis}" for axis in AXES)
+    own = {path: value for path, value in settings.items() if path not in axes}
+    wanted = _preset_row(preset, result["row"], data, config) if preset else own
+    differences, short = _differences(own, wanted, known_epochs)
+    return Entry(
+        record=record,
+        setting=Setting(dataset, *noise),
+        imbalance_factor=float(result["imbalance_factor"]),
+        seed=int(result["seed"]),
+        preset=name,
+        row=result["row"],
+        method_hash=method_hash(config) + ("" if known_epochs else "?"),
+        line_hash=str(sorted(own.items())) + ("" if known_epochs else "?"),
+        differences=differences,
+        short=short,
+        epochs=_epochs(config, result["row"], known_epochs),
+    )
+
+
+def label(row: str) -> str:
+    """A row's title, as short as a column of a table wants it."""
+    title = TITLES[row].split(":")[0]
+    for long, short in ((" weights", ""), (" images", ""), ("plain training (stage 1)", "stage 1 alone")):
+        title = title.replace(long, short)
+    return title
+
+
+@cache
+def _preset_config(name: str) -> Config | None:
+    try:
+        return parse_config(["--config", name])
+    except UserError:
+        return None
+
+
+def _preset(config: Mapping, source: str) -> tuple[str, Config | None]:
+    """Name and settings of the preset; inferred from the data in records that do not name one."""
+    named = (config.get("run") or {}).get("preset")
+    name = named or PRESET_OF_SOURCE[source]
+    preset = _preset_config(name)
+    return (name, preset) if preset else (named or "own settings", None)
+
+
+def _preset_row(preset: Config, row: Row, data: Mapping, config: Mapping) -> dict[str, object]:
+    """The preset's method for this row, on the record's data."""
+    known = set(DataConfig.__dataclass_fields__)
+    axes = {key: value for key, value in data.items() if key in AXES and key in known}
+    with suppress(UserError):  # a preset that is not for these data stays as it is, and the differences say so
+        preset = replace(preset, data=replace(preset.data, **axes))
+    if row.startswith("ot_labels") and not preset.ot.label_transport:
+        share = (config.get("ot") or {}).get("label_transport", 0.5)
+        preset = replace(preset, ot=replace(preset.ot, label_transport=share))
+    try:
+        settings = method(to_dict(row_config(preset, row)))
+    except UserError:  # the preset has no such row
+        settings = method(to_dict(preset))
+    return {path: value for path, value in settings.items() if path.removeprefix("data.") not in AXES}
+
+
+def _differences(own: Mapping, preset: Mapping, known_epochs: bool) -> tuple[tuple[str, ...], bool]:
+    defaults = flatten(to_dict(Config()))
+    lines, short = [], False
+    same_kind = own.get("stage2.trainable") == preset.get("stage2.trainable")
+    for path in sorted(own.keys() | preset.keys()):
+        value, wanted = (settings.get(path, defaults.get(path)) for settings in (own, preset))
+        if path == "stage1.epochs" and not known_epochs:
+            continue
+        if value == wanted:
+            continue
+        if path == "stage1.epochs" or (path == "stage2.epochs" and same_kind):
+            short = short or (isinstance(value, int) and isinstance(wanted, int) and value < wanted)
+            lines.append(f"{path} {value} of {wanted}")
+        else:
+            lines.append(f"{path} {_plain(value)} (preset: {_plain(wanted)})")
+    if not known_epochs:
+        lines.append("stage 1 from a file, its epochs not recorded")
+    return tuple(lines), short
+
+
+def _plain(value: object) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _epochs_of_stage1(records: Iterable[Record]) -> dict[str, int]:
+    """{run's folder name: epochs of the stage 1 that it trained itself}."""
+    epochs = {}
+    for record in records:
+        settings = record.config.get("stage1")
+        if isinstance(settings, dict) and not settings.get("checkpoint") and isinstance(settings.get("epochs"), int):
+            epochs[record.path.parent.name] = settings["epochs"]
+    return epochs
+
+
+def _with_true_epochs(config: dict, stage1_epochs: Mapping[str, int]) -> tuple[dict, bool]:
+    """The config with the epochs that a stage 1 from a file has had, and whether they are known.
+
+    Records that name their preset hold them already; in older ones they are those of the run that the file belongs to.
+    """
+    settings = config.get("stage1")
+    if not isinstance(settings, dict) or not settings.get("checkpoint") or "preset" in (config.get("run") or {}):
+        return config, True
+    run = Path(str(settings["checkpoint"])).parent.parent.name
+    if run not in stage1_epochs:
+        return config, False
+    return {**config, "stage1": {**settings, "epochs": stage1_epochs[run]}}, True
+
+
+def _epochs(config: Mapping, row: str, known: bool) -> str:
+    stage1, stage2 = (config.get(section) or {} for section in ("stage1", "stage2"))
+    first = str(stage1.get("epochs", "?")) if known else "?"
+    if row == "stage1":
+        return first
+    rounds = stage2.get("rounds", 1)
+    return f"{first}+{f'{rounds}x' if rounds > 1 else ''}{stage2.get('epochs', '?')}"

@@ -1,0 +1,1 @@
+"""Figures of run records, searches and benchmarks. The only importer of matplotlib, an optional dependency; no torch."""

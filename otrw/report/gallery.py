@@ -1,0 +1,94 @@
+"""The images with the largest and the smallest weights of each class, as HTML."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from otrw.entries import Entry
+from otrw.errors import UserError
+from otrw.ledger import read_columns
+from otrw.looks import BLUE, VERMILLION
+from otrw.report.svg import histogram
+
+NUM_SHOWN = 6
+NUM_SHOWN_OF_MANY = 3  # with more classes than this many images a class make a page of several megabytes
+MANY_CLASSES = 20
+
+
+def weighted(entry: Entry) -> dict[str, np.ndarray] | None:
+    """The record's weights.parquet; None where it is not there, as in committed records."""
+    return read_columns(entry.record.path / "weights.parquet")
+
+
+def train_images(entry: Entry) -> np.ndarray:
+    """(N, height, width, channels) uint8: the source's training images. Raises UserError where they are missing."""
+    from otrw.data.sources import load_source  # loads torch: only pages with images need it
+
+    data = entry.record.config["data"]
+    raw = load_source(
+        data["source"],
+        root=data.get("root", "data"),
+        layout=data.get("layout", "auto"),
+        download=False,
+        cache=data.get("cache", ""),
+    )
+    return raw.train_images
+
+
+def gallery(entry: Entry, columns: Mapping[str, np.ndarray], images: np.ndarray) -> str:
+    """A histogram of the weights, then a strip of images a class."""
+    index, given, true = (columns[name] for name in ("index", "given_label", "true_label"))
+    if len(index) and int(index.max()) >= len(images):
+        raise UserError(f"{entry.record.path}: weights.parquet names image {int(index.max())} of {len(images)}; other data")
+    weights = columns["weight"] / columns["weight"].mean()
+    names = [str(name) for name in entry.record.result.get("class_names") or []]
+    names = names or [str(label) for label in range(int(given.max()) + 1)]
+    classes = np.unique(given)
+    shown = NUM_SHOWN if len(classes) <= MANY_CLASSES else NUM_SHOWN_OF_MANY
+    parts = [_histogram(weights, given != true), '<div class="gallery">']
+    for label in classes:
+        members = np.flatnonzero(given == label)
+        order = members[np.argsort(-weights[members], kind="stable")]
+        largest = order[:shown]
+        smallest = order[shown:][-shown:][::-1]
+        wrong = int((true[members] != label).sum())
+        note = f"{len(members)} images" + (f", {wrong} of them wrong" if wrong else "")
+        parts.append(f'<section class="class"><h4>{html.escape(names[label])} <small>{note}</small></h4>')
+        for title, chosen in (("largest", largest), ("smallest", smallest)):
+            figures = [_figure(images[index[n]], weights[n], names[label], names[true[n]]) for n in chosen]
+            if figures:
+                parts.append(f'<div class="strip"><span>{title}</span>{"".join(figures)}</div>')
+        parts.append("</section>")
+    parts.append("</div>")
+    return "".join(parts)
+
+
+def data_uri(image: np.ndarray) -> str:
+    """A uint8 image as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.ndim == 3 and image.shape[-1] == 1 else image).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _figure(image: np.ndarray, weight: float, given: str, true: str) -> str:
+    is_wrong = given != true
+    note = f"<em>{html.escape(true)}</em>" if is_wrong else ""
+    text = html.escape(f"labelled {given}" + (f", really {true}" if is_wrong else "") + f", weight {weight:.2f}")
+    kind = ' class="wrong"' if is_wrong else ""
+    return (
+        f'<figure{kind}><img src="{data_uri(image)}" alt="{text}" title="{text}">'
+        f"<figcaption>{weight:.2f}{note}</figcaption></figure>"
+    )
+
+
+def _histogram(weights: np.ndarray, wrong: np.ndarray) -> str:
+    groups: Sequence[tuple[str, np.ndarray, str]] = [("right labels", weights[~wrong], BLUE)]
+    if wrong.any():
+        groups = [*groups, ("wrong labels", weights[wrong], VERMILLION)]
+    keys = "".join(f'<span><i style="background:{color}"></i>{name} ({len(found)})</span>' for name, found, color in groups)
+    chart = histogram(groups, "weight (mean 1)")
+    return f'<div class="chart narrow"><div class="keys">{keys}</div>{chart}</div>'

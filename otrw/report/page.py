@@ -1,0 +1,299 @@
+"""The page: what was trained, how well, on what settings, and what the weights did to the images."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from otrw.aggregate import dataset_title, net_name
+from otrw.entries import Entry, label
+from otrw.errors import UserError
+from otrw.ledger import read_lines
+from otrw.looks import BLACK, LOOKS
+from otrw.method import method
+from otrw.report.gallery import data_uri, gallery, train_images, weighted
+from otrw.report.style import STYLE
+from otrw.report.svg import Series, line_chart
+from otrw.rows import TITLES
+
+MAIN_ROWS = ("ot_meta", "ot", "ot_labels_meta")
+MOST_CLASSES_AS_TABLE = 20
+FIGURES = (
+    ("error", "error"),
+    ("balanced_error", "balanced"),
+    ("many_error", "many"),
+    ("medium_error", "medium"),
+    ("few_error", "few"),
+    ("ece", "ECE"),
+)
+
+
+def make_page(entries: Sequence[Entry]) -> tuple[str, list[str]]:
+    """The page of these records, stage 1 first, and a line for everything that could not be shown."""
+    runs = list(dict.fromkeys(entry.record.path.parent.name for entry in entries))
+    order = list(TITLES)
+    entries = sorted(entries, key=lambda entry: (runs.index(entry.record.path.parent.name), order.index(entry.row)))
+    names = {entry.record.path: _name(entry, len(runs)) for entry in entries}
+    problems: list[str] = []
+    sections = [
+        ("summary", "Summary", _summary(entries, names)),
+        ("curves", "Curves", _curves(entries, names)),
+        ("classes", "Classes", _classes(entries, names)),
+        ("confusion", "Confusion", _confusions(entries, names)),
+        ("gallery", "Weights and images", _galleries(entries, names, problems)),
+        ("settings", "Settings", _settings(entries, names)),
+    ]
+    shown = [section for section in sections if section[2]]
+    title = " and ".join(dict.fromkeys(_setting(entry) for entry in entries))
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
+    body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in shown)
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    page = (
+        f'<!doctype html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n'
+        f"<body><header><h1>{html.escape(title)}</h1><p>{_headline(entries, runs)}</p><nav>{links}</nav></header>\n"
+        f"<main>{body}</main></body></html>\n"
+    )
+    return page, problems
+
+
+def _summary(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+    heads = [
+        "",
+        *(title for _, title in FIGURES),
+        "epochs",
+        "best test epoch",
+        "effective samples",
+        "wrong-label mass",
+        "AUROC",
+    ]
+    rows, facts = [], [_weight_facts(entry) for entry in entries]
+    best = min(
+        (entry.record.result["test"].get("error", np.inf) for entry in entries if not entry.row.startswith("oracle")),
+        default=None,
+    )
+    for entry, fact in zip(entries, facts, strict=True):
+        test = entry.record.result["test"]
+        cells = [_number(test.get(key)) for key, _ in FIGURES]
+        if test.get("error") == best and not entry.row.startswith("oracle"):
+            cells[0] = f"<b>{cells[0]}</b>"
+        short = ' <span class="mark">short</span>' if entry.short else ""
+        cells += [html.escape(entry.epochs) + short, _number(entry.record.result.get("best_epoch_test_error")), *fact]
+        rows.append([_key(entry) + html.escape(names[entry.record.path]), *cells])
+    unused = {number for number in range(1, len(heads)) if all(row[number] == "-" for row in rows)}
+    kept = [number for number in range(len(heads)) if number not in unused]
+    table = _table([heads[number] for number in kept], [[row[number] for number in kept] for row in rows])
+    notes = [
+        "Test figures in percent, of the last epoch; best test epoch: the lowest test error of any epoch, not a fair figure."
+    ]
+    if 10 not in unused:
+        notes.append(
+            "Wrong-label mass: share of all weight on wrongly labelled images, in percent; AUROC: how well low weights "
+            "find them inside a class."
+        )
+    differing = {line for entry in entries for line in entry.differences}
+    if differing:
+        notes.append("Not as in the preset: " + "; ".join(sorted(differing)) + ".")
+    return table + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+
+
+def _curves(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+    charts = []
+    for stage in ("stage1", "stage2"):
+        chosen = [entry for entry in entries if (entry.row == "stage1") == (stage == "stage1")]
+        for part, key, title in (("test", "error", "test error (%)"), ("train", "loss", "training loss")):
+            series = [_series(entry, names, part, key) for entry in chosen]
+            chart = line_chart(series, "epoch", title)
+            if chart:
+                name = "Stage 1" if stage == "stage1" else "Stage 2"
+                charts.append(f'<div class="chart"><h3>{name}: {title}</h3>{chart}</div>')
+    keys = "".join(f"<span>{_key(entry)}{html.escape(names[entry.record.path])}</span>" for entry in entries)
+    has_rounds = any((entry.record.config.get("stage2") or {}).get("rounds", 1) > 1 for entry in entries)
+    note = '<p class="note">Rounds of stage 2 follow each other.</p>' if has_rounds else ""
+    return f'<div class="keys">{keys}</div>{note}<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _classes(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+    """Error of each class in each row, as a bar and a number."""
+    entries = [entry for entry in entries if entry.record.result["test"].get("class_error")]
+    if not entries:
+        return ""
+    result = entries[0].record.result
+    classes = result.get("class_names") or [str(number) for number in range(len(result["test"]["class_error"]))]
+    entries = [entry for entry in entries if entry.record.result.get("class_names", classes) == classes]
+    sizes = result.get("true_sizes") or [None] * len(classes)
+    rows = []
+    for number, name in enumerate(classes):
+        cells = [_bar(entry.record.result["test"]["class_error"][number], entry) for entry in entries]
+        rows.append([html.escape(str(name)), _number(sizes[number], 0), *cells])
+    table = _table(["class", "training images", *(names[entry.record.path] for entry in entries)], rows)
+    content = f'<p class="note">Test error in percent.</p>{table}'
+    return (
+        content
+        if len(classes) <= MOST_CLASSES_AS_TABLE
+        else f"<details><summary>{len(classes)} classes</summary>{content}</details>"
+    )
+
+
+def _confusions(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+    """Before (stage 1) and after (the main row) side by side, the others folded away."""
+    found = [entry for entry in entries if entry.record.result.get("confusion")]
+    first = [entry for row in ("stage1", *MAIN_ROWS) for entry in found if entry.row == row]
+    shown = [entry for entry in first if entry.row == "stage1"] + [entry for entry in first if entry.row != "stage1"][:1]
+    others = [entry for entry in found if entry not in shown]
+    parts = [_confusion(entry, names[entry.record.path]) for entry in shown]
+    note = "Rows: true class; columns: prediction; percent of the true class."
+    content = f'<p class="note">{note}</p><div class="matrices">{"".join(parts)}</div>'
+    if others:
+        rest = "".join(_confusion(entry, names[entry.record.path]) for entry in others)
+        content += f'<details><summary>{len(others)} more</summary><div class="matrices">{rest}</div></details>'
+    return content if found else ""
+
+
+def _confusion(entry: Entry, name: str) -> str:
+    counts = np.asarray(entry.record.result["confusion"], dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # of the true class
+    title = f"<h3>{html.escape(name)}</h3>"
+    if len(counts) > MOST_CLASSES_AS_TABLE:
+        shade = (255 * (1 - np.sqrt(shares))).astype(np.uint8)  # the root lifts the small ones
+        image = data_uri(np.stack([shade, 255 - (255 - shade) // 2, np.full_like(shade, 255)], -1))
+        return f'<div>{title}<img class="matrix" src="{image}" alt="confusion matrix of {html.escape(name)}"></div>'
+    names = [str(one) for one in entry.record.result.get("class_names") or range(len(counts))]
+    heads = "".join(f'<th scope="col"><span>{html.escape(one)}</span></th>' for one in names)
+    rows = []
+    for number, one in enumerate(names):
+        cells = []
+        for other, share in enumerate(shares[number]):
+            color = "0,114,178" if number == other else "213,94,0"
+            text = f"{100 * share:.0f}" if share >= 0.005 else ""
+            cells.append(f'<td style="background:rgba({color},{0.75 * share:.2f})">{text}</td>')
+        rows.append(f'<tr><th scope="row">{html.escape(one)}</th>{"".join(cells)}</tr>')
+    kind = "confusion turned" if max(map(len, names)) > 3 else "confusion"
+    table = f'<table class="{kind}"><thead><tr><td></td>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div>{title}<div class="scroll">{table}</div></div>'
+
+
+def _galleries(entries: Sequence[Entry], names: Mapping[Path, str], problems: list[str]) -> str:
+    chosen = [entry for row in MAIN_ROWS for entry in entries if entry.row == row]
+    parts: list[str] = []
+    images: dict[str, np.ndarray] = {}
+    for entry in chosen:
+        try:
+            columns = weighted(entry)
+            if columns is None:
+                problems.append(
+                    f"{entry.record.path}: no weights.parquet (it stays in the local run's folder); no images shown"
+                )
+                continue
+            if parts and len(entry.record.result.get("class_names") or ()) > MOST_CLASSES_AS_TABLE:
+                continue  # one row's images of a hundred classes are megabytes already
+            source = entry.record.config["data"]["source"]
+            if source not in images:
+                images[source] = train_images(entry)
+            content = gallery(entry, columns, images[source])
+        except (UserError, KeyError) as error:
+            problems.append(f"{entry.record.path}: no images shown ({error})")
+            continue
+        name = html.escape(names[entry.record.path])
+        parts.append(f"<details{' open' if not parts else ''}><summary>{name}</summary>{content}</details>")
+    if not parts:
+        return (
+            '<p class="note">No images: the weights of single samples are in the local run\'s folder only.</p>'
+            if chosen
+            else ""
+        )
+    return (
+        '<p class="note">The training images with the largest and smallest weights under each given label (mean weight 1). '
+        f"A frame: the given label is wrong, and the name below is the true one.</p>{''.join(parts)}"
+    )
+
+
+def _settings(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+    parts = []
+    main = next((entry for row in MAIN_ROWS for entry in entries if entry.row == row), entries[-1])
+    rows = [
+        [f"<code>{html.escape(path)}</code>", html.escape(str(value))] for path, value in method(main.record.config).items()
+    ]
+    title = f"{html.escape(names[main.record.path])}: what differs from the defaults"
+    parts.append(f"<h3>{title}</h3>{_table(['setting', 'value'], rows, numbers=False)}")
+    for entry in entries:
+        text = yaml.safe_dump(entry.record.config, sort_keys=False)
+        facts = yaml.safe_dump(entry.record.environment, sort_keys=False)
+        parts.append(
+            f"<details><summary>{html.escape(names[entry.record.path])}: config.yaml and environment</summary>"
+            f"<pre>{html.escape(text)}</pre><pre>{html.escape(facts)}</pre></details>"
+        )
+    return "".join(parts)
+
+
+def _headline(entries: Sequence[Entry], runs: Sequence[str]) -> str:
+    entry = entries[0]
+    environment = entry.record.environment
+    commit = str(environment.get("commit") or "")[:10]
+    facts = [
+        net_name(entry.record.result.get("model") or {}),
+        f"preset {entry.preset}",
+        "seed " + ", ".join(str(seed) for seed in sorted({one.seed for one in entries})),
+        f"{environment.get('world_size', 1)} x {environment.get('device', '?')}",
+        f"commit {commit}{' (with changes)' if environment.get('dirty') else ''}" if commit else "",
+        ", ".join(runs[:3]) + (f" and {len(runs) - 3} more runs" if len(runs) > 3 else ""),
+    ]
+    return " &middot; ".join(html.escape(fact) for fact in facts if fact)
+
+
+def _setting(entry: Entry) -> str:
+    return f"{dataset_title(entry.setting)}, imbalance factor {entry.imbalance_factor:g}"
+
+
+def _name(entry: Entry, num_runs: int) -> str:
+    return label(entry.row) if num_runs == 1 else f"{entry.record.path.parent.name}: {label(entry.row)}"
+
+
+def _weight_facts(entry: Entry) -> list[str]:
+    weights = entry.record.result.get("weights") or {}
+    mass = weights.get("wrong_label_mass")
+    facts = [_number(weights.get("effective_samples"), 0), _number(None if mass is None else 100 * mass)]
+    return [*facts, _number(weights.get("wrong_label_auroc"), 2)]
+
+
+def _series(entry: Entry, names: Mapping[Path, str], part: str, key: str) -> Series:
+    points = [
+        (number, float(line[part][key]))
+        for number, line in enumerate(read_lines(entry.record.path / "metrics.jsonl"), start=1)
+        if isinstance((line.get(part) or {}).get(key), int | float)
+    ]
+    x, y = np.array([point[0] for point in points]), np.array([point[1] for point in points])
+    line = LOOKS[entry.row].line
+    dash = "" if isinstance(line, str) else " ".join(str(3 * length) for length in line[1])
+    return Series(names[entry.record.path], x, y, _color(entry), dash)
+
+
+def _color(entry: Entry) -> str:
+    color = LOOKS[entry.row].color
+    return "currentColor" if color == BLACK else color
+
+
+def _key(entry: Entry) -> str:
+    return f'<i style="background:{_color(entry)}"></i>'
+
+
+def _bar(value: float | None, entry: Entry) -> str:
+    if value is None:
+        return "-"
+    bar = f'<i style="width:{value:.1f}%;background:{_color(entry)}"></i>'
+    return f'<span class="bar">{bar}</span><span class="value">{value:.1f}</span>'
+
+
+def _number(value: object, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    kind = ' class="number"' if numbers else ""
+    names = "".join(f'<th scope="col"{kind if number else ""}>{html.escape(name)}</th>' for number, name in enumerate(heads))
+    lines = []
+    for row in rows:
+        cells = "".join(f"<td{kind}>{cell}</td>" for cell in row[1:])
+        lines.append(f'<tr><th scope="row">{row[0]}</th>{cells}</tr>')
+    return f'<div class="scroll"><table><thead><tr>{names}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
