@@ -283,6 +283,8 @@ def test_a_search_holds_out_images_unless_told_how_many(arguments, held_out, tmp
     plan = make_plan([f"--storage={tmp_path}", "--name=search", *arguments])
     assert plan.search["config"]["data"]["num_validation_per_class"] == held_out
     assert held_out in HELD_OUT.values() or held_out == 7
+    assert Path(plan.search["config"]["data"]["root"]) == Path.cwd() / "data"  # trials run elsewhere
+    assert plan.search["given"]["data.root"] == "data"
     assert plan.search["config"]["run"]["preset"] == ("cifar10_lt" if "cifar10_lt" in arguments else "digits_lt")
 
 

@@ -60,7 +60,17 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
     row = _row(options.row, config)
     config = replace(config, rows=config.rows if row in config.rows else (*config.rows, row))
     seeds = [config.run.seed + i for i in range(options.seeds)]
-    given: dict[str, object] = {"data.num_validation_per_class": parse_config(rest).data.num_validation_per_class}
+    given: dict[str, object] = {
+        "data.num_validation_per_class": parse_config(rest).data.num_validation_per_class,
+        "data.root": config.data.root,
+        "data.cache": config.data.cache,
+    }
+    # trials run in folders of their own
+    root, cache = (
+        str(Path(path).absolute()) if path and not path.startswith("~") else path
+        for path in (config.data.root, config.data.cache)
+    )
+    config = replace(config, data=replace(config.data, root=root, cache=cache))
     if config.stage1.checkpoint:
         path = Path(config.stage1.checkpoint).expanduser().absolute()
         check(path.is_file(), "stage1.checkpoint", str(path), "be a file", "a model.safetensors of an earlier run")
