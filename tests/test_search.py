@@ -219,6 +219,7 @@ def test_failed_trials_are_tried_again_then_reported_and_do_not_end_the_search(o
     lines = {line["trial"]: line for line in lines}
     assert {name: line["state"] for name, line in lines.items()} == {"0000": "finished", "0001": "failed", "0002": "finished"}
     assert "no luck" in lines["0001"]["error"]
+    assert "no luck" in (plan.folder / "trials" / "0001" / "error.txt").read_text()
     assert [len((plan.folder / f"seen-{i:04d}").read_text()) for i in range(3)] == [2, 2, 1]
 
 

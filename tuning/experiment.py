@@ -89,9 +89,9 @@ def _job(folder: Path, search: dict, resources: dict[str, float]) -> Job:
         # how many processes of this size there is room for, none of them across nodes
         room = sum(int(node.get(key, 0) // (wanted / processes)) for node in nodes) if wanted else processes
         if room < processes:
+            have = f"{resources.get(key, 0):g}" + (f" on {len(nodes)} nodes" if len(nodes) > 1 else "")
             raise UserError(
-                f"--{name}-per-trial must be at most what Ray has, got {wanted:g} where there are "
-                f"{resources.get(key, 0):g} on {len(nodes)} nodes, for {processes} processes; take fewer"
+                f"--{name}-per-trial must be at most what Ray has, got {wanted:g} where there are {have}; take fewer"
             )
     cpus = search["cpus_per_trial"] / processes
     return Job(str(folder), search["row"], search["metric"], processes, cpus, gpus / processes)
@@ -264,6 +264,9 @@ class _Outcomes(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         self._write(trial, "failed", _last_line(trial))
+        kept = self._folder / "trials" / trial.config["trial"] / "error.txt"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(_error_text(trial), encoding="utf-8")
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
         self._say(f"{trial.config['trial']}  again after: {_last_line(trial)}")
@@ -292,13 +295,16 @@ class _Outcomes(tune.Callback):
         self._say(f"{count:>7}  {config['trial']}  {state:<8} {shown:>6}  {what}")
 
 
+def _error_text(trial: Trial) -> str:
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return ""
+
+
 def _last_line(trial: Trial) -> str:
     """The last line of the trial's error, which names it."""
-    try:
-        text = Path(trial.error_file).read_text(encoding="utf-8")
-    except (OSError, TypeError):
-        text = ""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in _error_text(trial).splitlines() if line.strip()]
     return lines[-1].strip()[:MOST_SHOWN] if lines else "its process or its node was lost"
 
 

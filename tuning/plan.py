@@ -159,11 +159,10 @@ def describe(plan: Plan) -> list[str]:
         f"search in {plan.folder}",
         f"  {search['trials']} settings{seeds} of {search['row']} by {search['algorithm']} search"
         + (early if search["scheduler"] == "asha" else ""),
-        f"  judged by {search['metric']} on {search['num_validation']} "
-        f"images ({per_class} a class) held out of training, never on test",
+        f"  judged by {search['metric']} on {search['num_validation']} held-out images ({per_class} a class)",
     ]
     if search["given"]["data.num_validation_per_class"] != per_class:
-        lines.append("  the search holds them out; the best config that it writes trains on them again")
+        lines.append("  held out by the search: the best config that it writes trains on them again")
     for path, entry in search["space"].items():
         ((kind, values),) = entry.items()
         lines.append(f"  {path:<32} {kind} {', '.join(str(value) for value in values)}")
