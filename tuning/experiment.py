@@ -56,11 +56,12 @@ def run_search(folder: Path, search: dict, console: Console, address: str | None
     if not ranked:
         say("no setting finished with all its seeds; what went wrong is in trials.jsonl")
         return False
-    best = write_best(folder, search, ranked[0])
+    write_best(folder, search, ranked[0])
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     for line in (
-        f"records      {folder}",
-        f"curves       tensorboard --logdir {folder / 'trials'}",
-        f"train it     accelerate launch launch/train.py --config {best}",
+        f"records      {shown}",
+        f"curves       tensorboard --logdir {shown / 'trials'}",
+        f"train it     accelerate launch launch/train.py --config {shown / 'best.yaml'}",
     ):
         console.print(line, highlight=False, soft_wrap=True)
     return True

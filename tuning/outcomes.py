@@ -59,16 +59,14 @@ def ranking(outcomes: dict[str, dict], num_seeds: int) -> list[Ranked]:
     return sorted(ranked, key=lambda setting: (setting.mean, setting.setting))
 
 
-def write_best(folder: Path, search: dict, best: Ranked) -> Path:
+def write_best(folder: Path, search: dict, best: Ranked) -> None:
     """best.yaml: the config that the search was given, with the found settings, ready for launch/train.py."""
     base = ["--config", str(folder / "config.yaml")]
     config = to_dict(settings_config(base, search["given"] | best.settings))
     config["run"] |= {"name": None, "resume": None}
     rows = config["rows"]
     config["rows"] = rows if search["row"] in rows else [*rows, search["row"]]
-    path = folder / "best.yaml"
-    ledger.write_yaml(path, config)
-    return path
+    ledger.write_yaml(folder / "best.yaml", config)
 
 
 def print_outcomes(console: Console, search: dict, outcomes: dict[str, dict], num_expected: int) -> list[Ranked]:
