@@ -182,7 +182,7 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
         validation = data.validation.with_inputs(embeddings_validation)
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
-        result["weights"] = weighting.describe() | {"class_mass": _class_mass(weighting.weights, data)}
+        result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
     if collectives.is_main():
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
     collectives.barrier()

@@ -125,6 +125,27 @@ class Weighting:
             figures["wrong_label_auroc"] = self._auroc_within_classes(wrong)
         return figures
 
+    def movement(self) -> dict:
+        """How far "sgd" moved the weights from where it started: of samples, and the mean weight of each class."""
+        if self.reweighter is None or self.config.ot.weights != "sgd":
+            return {}
+        start, labels = start_weights(self.config, self.data).double(), self.data.train.labels
+        change = (self.weights.double() - start).abs()
+        sizes = torch.bincount(labels, minlength=self.data.num_classes).clamp_min(1)
+
+        def class_means(weights: Tensor) -> list[float]:
+            return (weights.new_zeros(self.data.num_classes).index_add_(0, labels, weights) / sizes).tolist()
+
+        moved = {
+            "start_range": [float(start.min()), float(start.max())],
+            "mean_change": float(change.mean()),
+            "largest_change": float(change.max()),
+            "class_mean_start": class_means(start),
+            "class_mean_end": class_means(self.weights.double()),
+            "class_largest_change": [float(change[labels == c].max()) for c in range(self.data.num_classes)],
+        }
+        return {"movement": moved}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, targets and the reweighter's own state."""
         state = {"weights": self.weights, "targets": self.targets}

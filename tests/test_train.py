@@ -406,3 +406,16 @@ def test_a_run_without_a_name_gets_one_from_its_data(tmp_path):
     assert result.folder.parent == tmp_path
     assert result.folder.name.startswith("digits_lt-if10-noise30-seed0-")
     assert tuple(result.rows) == ("stage1",)
+
+
+def test_the_record_says_how_far_learned_weights_moved(tmp_path):
+    arguments = "--ot.weights sgd --ot.num_steps 20 --rows [ot,class_balanced] --stage1.epochs 2 --stage2.epochs 2".split()
+    arguments += ["--stage2.rounds", "1", "--run.tensorboard", "false", "--run.directory", str(tmp_path)]
+    rows = run(parse_config(arguments)).rows
+    assert "movement" not in rows["class_balanced"]["weights"]
+    moved = rows["ot"]["weights"]["movement"]
+    assert 0 < moved["mean_change"] < moved["largest_change"] == max(moved["class_largest_change"])
+    low, high = moved["start_range"]
+    assert moved["class_mean_start"][0] == pytest.approx(low)
+    assert moved["class_mean_start"][-1] == pytest.approx(high)
+    assert moved["class_mean_end"] != moved["class_mean_start"]
