@@ -409,7 +409,18 @@ def test_a_run_without_a_name_gets_one_from_its_data(tmp_path):
 
 
 def test_the_record_says_how_far_learned_weights_moved(tmp_path):
-    arguments = "--ot.weights sgd --ot.num_steps 20 --rows [ot,class_balanced] --stage1.epochs 2 --stage2.epochs 2".split()
+    arguments = [
+        "--ot.weights",
+        "sgd",
+        "--ot.num_steps",
+        "20",
+        "--rows",
+        "[ot,class_balanced]",
+        "--stage1.epochs",
+        "2",
+        "--stage2.epochs",
+        "2",
+    ]
     arguments += ["--stage2.rounds", "1", "--run.tensorboard", "false", "--run.directory", str(tmp_path)]
     rows = run(parse_config(arguments)).rows
     assert "movement" not in rows["class_balanced"]["weights"]
