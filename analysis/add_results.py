@@ -1,9 +1,11 @@
-"""Copy the small files of finished runs into analysis/results/, to be committed.
+"""Copy the small files of finished runs and searches into analysis/results/, to be committed.
 
-    python analysis/add_results.py runs/NAME [runs/NAME ...]
+    python analysis/add_results.py runs/NAME [searches/NAME ...]
+    python analysis/add_results.py runs/NAME --checkpoint       # and the stage-1 net, to analysis/checkpoints/
 
 A row's config.yaml, environment.json, metrics.jsonl and result.json go to analysis/results/NAME/ROW/; weights, predictions,
-models and TensorBoard logs stay behind. Rows that are not finished are left out, and said so.
+models and TensorBoard logs stay behind. Rows that are not finished are left out, and said so. Of a search its settings, its
+trials and its best config go to analysis/results/searches/NAME/.
 """
 
 import argparse
@@ -14,6 +16,8 @@ from otrw.cli import exit_with_message
 from otrw.errors import UserError
 
 RESULTS = Path(__file__).resolve().parent / "results"
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+SEARCH_FILES = ("search.yaml", "trials.jsonl", "best.yaml")
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json")
 
 
@@ -22,8 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--to", type=Path, default=RESULTS, help="where to (default: analysis/results)")
+    parser.add_argument("--checkpoint", action="store_true", help="copy the stage-1 net too")
     arguments = parser.parse_args()
     for run in arguments.runs:
+        if (run / "trials.jsonl").exists():
+            _copy(SEARCH_FILES, run, arguments.to / "searches" / run.name)
+            continue
         rows = sorted(path.parent for path in run.glob("*/config.yaml"))
         if not rows:
             raise UserError(f"{run} must be a run's folder, but no row with a config.yaml is in it")
@@ -31,13 +39,23 @@ def main() -> None:
             if not (row / "result.json").exists():
                 print(f"{row}: not finished, left out")
                 continue
-            target = arguments.to / run.name / row.name
-            target.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                if (row / name).exists():
-                    shutil.copyfile(row / name, target / name)
-            print(f"{row} -> {target}")
+            _copy(FILES, row, arguments.to / run.name / row.name)
+        if arguments.checkpoint:
+            model = run / "stage1" / "model.safetensors"
+            if not model.exists():
+                raise UserError(f"--checkpoint must go with a run whose stage 1 is finished, got {run}")
+            CHECKPOINTS.mkdir(exist_ok=True)
+            shutil.copyfile(model, CHECKPOINTS / f"{run.name}.safetensors")
+            print(f"{model} -> {CHECKPOINTS / run.name}.safetensors")
     print("then: python analysis/make_table.py --write README.md")
+
+
+def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+    print(f"{source} -> {target}")
 
 
 if __name__ == "__main__":

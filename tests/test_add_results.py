@@ -1,0 +1,43 @@
+"""analysis/add_results.py copies what a table needs, and nothing that is not finished."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def add(*arguments):
+    command = [sys.executable, str(ROOT / "analysis" / "add_results.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+
+
+def files_below(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_rows_and_searches_are_copied_without_their_large_files(tmp_path):
+    run, search, to = tmp_path / "a-run", tmp_path / "a-search", tmp_path / "results"
+    for row in ("stage1", "ot"):
+        (run / row).mkdir(parents=True)
+        for name in ("config.yaml", "environment.json", "metrics.jsonl", "weights.parquet", "model.safetensors"):
+            (run / row / name).write_text(row)
+    (run / "stage1" / "result.json").write_text("{}")
+    (search / "trials" / "0").mkdir(parents=True)
+    for name in ("search.yaml", "trials.jsonl", "best.yaml", "proposed.jsonl", "trials/0/config.yaml"):
+        (search / name).write_text(name)
+    done = add(run, search, "--to", to)
+    assert done.returncode == 0, done.stderr
+    assert "ot: not finished, left out" in done.stdout
+    assert files_below(to) == {
+        *(f"a-run/stage1/{name}" for name in ("config.yaml", "environment.json", "metrics.jsonl", "result.json")),
+        *(f"searches/a-search/{name}" for name in ("search.yaml", "trials.jsonl", "best.yaml")),
+    }
+
+
+def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
+    done = add(tmp_path, "--to", tmp_path / "results")
+    assert done.returncode == 2
+    assert "must be a run's folder" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
