@@ -158,8 +158,8 @@ def timed_epochs(
 
 def stage1_speeds(precision: str, compiled: str, *, rounds: int) -> list[float]:
     """Images a second of each timed epoch, over all processes; what `--worker` prints."""
-    config = stage1_config(precision, compiled=compiled == "true")
-    return [SMALL_EPOCH_SIZE / seconds for seconds in timed_epochs(config, SMALL_EPOCH_SIZE, rounds)[0]]
+    config, size = stage1_config(precision, compiled=compiled == "true"), SMALL_EPOCH_SIZE // 2
+    return [size / seconds for seconds in timed_epochs(config, size, rounds)[0]]
 
 
 def loader_seconds(config: Config, size: int, device: torch.device) -> float:
@@ -309,11 +309,11 @@ def bench_processes(rounds: int) -> list[dict]:
     entries = []
     for title, mode in (("float32", "no,false"), ("bfloat16, compiled", "bf16,true")):
         one, two, wide, pair = [], [], [], []
-        for _ in range(max(1, rounds // 2)):
-            one.append(median(_workers(mode, 1, threads=1)[0]))
-            two.append(median(_workers(mode, 2, threads=1, group=True)[0]))
-            wide.append(median(_workers(mode, 1, threads=2)[0]))
-            pair.append(sum(median(speeds) for speeds in _workers(mode, 2, threads=1)))
+        for _ in range(max(1, rounds // 3)):
+            one += _workers(mode, 1, threads=1)[0]
+            two += _workers(mode, 2, threads=1, group=True)[0]
+            wide += _workers(mode, 1, threads=2)[0]
+            pair += [sum(speeds) for speeds in zip(*_workers(mode, 2, threads=1), strict=True)]
         for name, baseline, slow, fast in (
             (f"2 processes, {title}", "1 process, 1 thread", one, two),
             (f"2 runs side by side, {title}", "1 run, 2 threads", wide, pair),

@@ -1,0 +1,25 @@
+"""The committed stage-1 nets load into the net that their README names, and say what they were made from."""
+
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from otrw.checkpoint import load_model
+from otrw.models.build import build_model
+
+FOLDER = Path(__file__).resolve().parent.parent / "analysis" / "checkpoints"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+
+
+@pytest.mark.skipif(not FILES, reason="no stage-1 net is committed")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_committed_net_loads_and_is_documented(path):
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+    num_classes = {"cifar10": 10, "cifar100": 100}[facts["source"]]
+    load_model(path, build_model("resnet32", num_classes, in_channels=3, width_multiplier=1, head="linear"), {})
+    row = next(line for line in (FOLDER / "README.md").read_text().splitlines() if path.name in line)
+    assert facts["split"] in row
+    record = FOLDER.parent / "results" / path.stem / "stage1" / "result.json"
+    assert facts["split"] in record.read_text()
