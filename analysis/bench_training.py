@@ -30,6 +30,7 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.state import AcceleratorState
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -148,6 +149,8 @@ def timed_epochs(
         run=replace(config.run, evaluate_every_epochs=1 << 30, checkpoint_every_epochs=1 << 30, tensorboard=False),
     )
     with tempfile.TemporaryDirectory() as folder:
+        if collectives.world_size() == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)  # it holds one precision for good
         accelerator = start_accelerator(config.run)
         journal = Journal(Path(folder) / "row", is_main=collectives.is_main(), tensorboard=False, report=report)
         session = Session(config, accelerator, random_datasets(size, accelerator.device), journal, Progress(None))
