@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw.cli import parse_config
+from otrw.cli import PRESETS, parse_config
 from otrw.config import Config, DataConfig, Row, to_dict
 from otrw.errors import UserError
 from otrw.ledger import Record, find_records
@@ -113,10 +113,10 @@ def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Entry:
         raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
     noise = data.get("label_noise", "none"), float(data.get("label_noise_rate", 0.0))
     dataset = data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
-    name, preset = _preset(config, data["source"])
     settings = method(config)
     axes = tuple(f"data.{axis}" for axis in AXES)
     own = {path: value for path, value in settings.items() if path not in axes}
+    name, preset = _preset(config, result["row"], own)
     wanted = _preset_row(preset, result["row"], data, config) if preset else own
     differences, short = _differences(own, wanted, known_epochs)
     return Entry(
@@ -150,10 +150,16 @@ def _preset_config(name: str) -> Config | None:
         return None
 
 
-def _preset(config: Mapping, source: str) -> tuple[str, Config | None]:
-    """Name and settings of the preset; inferred from the data in records that do not name one."""
+def _preset(config: Mapping, row: Row, own: Mapping) -> tuple[str, Config | None]:
+    """Name and settings of the preset; in records that name none, one with the same method, else that of the data."""
+    data = config["data"]
     named = (config.get("run") or {}).get("preset")
-    name = named or PRESET_OF_SOURCE[source]
+    name = named or PRESET_OF_SOURCE[data["source"]]
+    for other in [] if named else sorted(path.stem for path in PRESETS.glob("*.yaml")):
+        candidate = _preset_config(other)
+        with suppress(UserError):  # a preset that has no such row
+            if candidate and _preset_row(candidate, row, data, config) == own:
+                name = other
     preset = _preset_config(name)
     return (name, preset) if preset else (named or "own settings", None)
 

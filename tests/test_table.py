@@ -16,8 +16,12 @@ from records import write_record
 
 from otrw import formats
 from otrw.aggregate import PAPER_FACTORS, Published, make_blocks, read_published
-from otrw.entries import load_entries
+from otrw.cli import parse_config
+from otrw.config import to_dict
+from otrw.entries import AXES, _preset, load_entries
 from otrw.errors import UserError
+from otrw.method import method
+from otrw.rows import row_config
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = ("--config", "official", "--data.imbalance_factor", "100")
@@ -396,3 +400,17 @@ class Cells(HTMLParser):
     def handle_data(self, data):
         if self.cell:
             self.rows[-1][-1] += data
+
+
+def test_a_record_that_names_no_preset_belongs_to_the_one_with_the_same_method(tmp_path):
+    config = to_dict(row_config(parse_config(["--config", "official", "--data.imbalance_factor", "100"]), "stage1"))
+    del config["run"]["preset"]
+    name, _ = _preset(config, "stage1", _own(config))
+    assert name == "official"
+    config["stage1"]["epochs"] = 24
+    assert _preset(config, "stage1", _own(config))[0] == "cifar10_lt"
+
+
+def _own(config):
+    axes = {f"data.{axis}" for axis in AXES}
+    return {path: value for path, value in method(config).items() if path not in axes}

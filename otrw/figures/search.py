@@ -162,7 +162,7 @@ def benchmark_figure(record: dict) -> Figure | None:
     colors = [BLUE if ratio >= 1 else VERMILLION for ratio in ratios]
     axes.barh(places, ratios - 1, left=1, height=0.6, color=colors, xerr=spread, error_kw={"ecolor": "#444444", "capsize": 3})
     for place, entry in zip(places, entries, strict=True):
-        axes.annotate(f"{entry['ratio']:.2f}x", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        axes.annotate(f"{entry['ratio']:.3g}x", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     axes.axvline(1, color=BLACK, linewidth=1)
     axes.set_xscale("log")
     reach = max(2.0, 1.15 * ends.max(), 1.15 / ends.min())
