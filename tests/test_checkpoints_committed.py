@@ -19,7 +19,7 @@ def test_a_committed_net_loads_and_is_documented(path):
         facts = file.metadata()
     num_classes = {"cifar10": 10, "cifar100": 100}[facts["source"]]
     load_model(path, build_model("resnet32", num_classes, in_channels=3, width_multiplier=1, head="linear"), {})
-    row = next(line for line in (FOLDER / "README.md").read_text().splitlines() if path.name in line)
+    row = next(line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith(f"| {path.name} "))
     assert facts["split"] in row
     record = FOLDER.parent / "results" / path.stem / "stage1" / "result.json"
     assert facts["split"] in record.read_text()
