@@ -92,7 +92,7 @@ def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequenc
 def finished_rows(directories: Iterable[Path]) -> dict[str, Path]:
     """Method hash with seed -> folder, of every finished row below the directories; broken records do not count."""
     found: dict[str, Path] = {}
-    for path in sorted(path for directory in directories for path in directory.rglob("result.json")):
+    for path in [path for directory in directories for path in ledger.result_files(directory)]:
         row_hash = _hash_of_record(path.parent, path.stat().st_mtime_ns)
         if row_hash is not None:
             found.setdefault(row_hash, path.parent)

@@ -171,10 +171,20 @@ def environment(**facts: object) -> dict:
     }
 
 
+def result_files(root: Path) -> list[Path]:
+    """Every result.json below a folder, in path order; folders that come and go while runs train are no matter."""
+    found = []
+    for folder, subfolders, files in os.walk(root):  # passes over what it cannot list, as rglob does not
+        subfolders[:] = [name for name in subfolders if name not in ("checkpoints", "tensorboard")]
+        if "result.json" in files:
+            found.append(Path(folder) / "result.json")
+    return sorted(found)
+
+
 def find_records(roots: list[Path]) -> Iterator[Record | str]:
     """Every finished row below the folders, in path order; for one that cannot be read, a line that says why."""
     for root in roots:
-        for path in sorted(root.rglob("result.json")):
+        for path in result_files(root):
             try:
                 yield read_record(path.parent)
             except UserError as error:

@@ -1,6 +1,8 @@
 """Records: files that are whole or absent, lines that survive a crash, and broken records that are named."""
 
 import json
+import shutil
+import threading
 
 import numpy as np
 import pyarrow.parquet
@@ -157,3 +159,23 @@ def test_the_environment_names_versions_command_and_the_facts_given():
     assert facts["versions"]["torch"]
     assert set(facts) >= {"commit", "dirty", "python", "platform", "command"}
     json.dumps(facts)
+
+
+def test_folders_that_vanish_while_results_are_looked_for_are_no_matter(tmp_path):
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            (tmp_path / "a" / "gone" / "deep").mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(tmp_path / "a" / "gone", ignore_errors=True)
+
+    (tmp_path / "run" / "ot").mkdir(parents=True)
+    (tmp_path / "run" / "ot" / "result.json").write_text("{}")
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert ledger.result_files(tmp_path) == [tmp_path / "run" / "ot" / "result.json"]
+    finally:
+        stop.set()
+        thread.join()
