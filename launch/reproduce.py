@@ -26,6 +26,7 @@ from rich.table import Table
 
 from otrw import ledger
 from otrw.cli import exit_with_message
+from otrw.config import Row
 from otrw.errors import UserError, check
 from otrw.grid import Job, RowState, finished_rows, job_state, make_jobs
 
@@ -214,12 +215,12 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-def _states(jobs: list[Job], directory: Path) -> dict[str, dict[str, RowState]]:
+def _states(jobs: list[Job], directory: Path) -> dict[str, dict[Row, RowState]]:
     finished = finished_rows([directory])
     return {job.name: job_state(job, directory, finished) for job in jobs}
 
 
-def _is_done(rows: dict[str, RowState]) -> bool:
+def _is_done(rows: dict[Row, RowState]) -> bool:
     return all(state.is_done for state in rows.values())
 
 
@@ -233,7 +234,7 @@ def _gpus(job: Job) -> list[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _print_plan(console: Console, jobs: list[Job], states: dict[str, dict[str, RowState]]) -> None:
+def _print_plan(console: Console, jobs: list[Job], states: dict[str, dict[Row, RowState]]) -> None:
     seeds = sorted({job.config.run.seed for job in jobs})
     num_done = sum(state.is_done for rows in states.values() for state in rows.values())
     num_rows = sum(len(rows) for rows in states.values())
@@ -256,7 +257,7 @@ def _print_plan(console: Console, jobs: list[Job], states: dict[str, dict[str, R
 
 
 def _print_estimate(
-    console: Console, jobs: list[Job], states: dict[str, dict[str, RowState]], num_slots: int, gpus: list[str]
+    console: Console, jobs: list[Job], states: dict[str, dict[Row, RowState]], num_slots: int, gpus: list[str]
 ) -> None:
     """Time from the work that is left and the speed of a few steps measured now."""
     import torch

@@ -28,7 +28,7 @@ class Job(NamedTuple):
     arguments: tuple[str, ...]
     """What launch/train.py is called with, but for where the run goes."""
     config: Config
-    hashes: dict[str, str]
+    hashes: dict[Row, str]
     """Method hash of each row, with its seed."""
 
 
@@ -83,7 +83,7 @@ def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequenc
     arguments = ["--config", preset, *cell, *CACHED_WHERE_TOO_LONG.get((preset, dataset), []), *overrides]
     config = parse_config(arguments)
     rows: tuple[Row, ...] = ("stage1", *(row for row in config.rows if row != "stage1"))
-    hashes: dict[str, str] = {row: method_hash(to_dict(row_config(config, row)), with_seed=True) for row in rows}
+    hashes: dict[Row, str] = {row: method_hash(to_dict(row_config(config, row)), with_seed=True) for row in rows}
     whole = method_hash(to_dict(config), with_seed=True)
     name = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
     return Job(name, preset, tuple(arguments), config, hashes)
@@ -107,19 +107,19 @@ def _hash_of_record(folder: Path, _modified_ns: int) -> str | None:
         return None
 
 
-def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[str, RowState]:
+def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[Row, RowState]:
     """How far each row of a job is, from its folder and from equal rows that were trained elsewhere."""
-    states = {}
+    states: dict[Row, RowState] = {}
     for row, row_hash in job.hashes.items():
         settings = job.config.stage1 if row == "stage1" else job.config.stage2
-        epochs = settings.epochs * (1 if row == "stage1" else row_config(job.config, row).stage2.rounds)  # type: ignore[arg-type]
+        epochs = settings.epochs * (1 if row == "stage1" else row_config(job.config, row).stage2.rounds)
         is_done = row_hash in finished
         done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / row / "metrics.jsonl")))
         states[row] = RowState(done, epochs, is_done, row_work(job.config, row))
     return states
 
 
-def row_work(config: Config, row: str) -> float:
+def row_work(config: Config, row: Row) -> float:
     """Forward passes of images that a row costs, a training step counting three an image (forward and backward)."""
     data, source = config.data, config.data.source
     num_cut = data.num_meta_per_class + data.num_validation_per_class
@@ -135,7 +135,7 @@ def row_work(config: Config, row: str) -> float:
         if config.stage1.checkpoint:
             return num_test
         return 3.0 * config.stage1.epochs * num_train + evaluations(config.stage1.epochs)
-    settings = replace(config.stage2, rounds=row_config(config, row).stage2.rounds)  # type: ignore[arg-type]
+    settings = replace(config.stage2, rounds=row_config(config, row).stage2.rounds)
     num_steps = -(-num_train // settings.batch_size)
     with_meta = row.endswith("_meta")
     num_images = num_train + with_meta * num_steps * (settings.meta_batch_size or num_meta)
