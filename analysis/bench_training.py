@@ -38,18 +38,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from otrw import collectives, ledger
-from otrw.cli import exit_with_message, parse_config
+from otrw import distributed
+from otrw.commands.exit import exit_with_message
 from otrw.config import Config
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
 from otrw.data.augment import Augmentation
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet
-from otrw.loop import Session
-from otrw.progress import Progress
-from otrw.rows import row_config
-from otrw.stages import fresh_net, stage1, stage2
-from otrw.tracking import Journal
-from otrw.train import start_accelerator
+from otrw.records import ledger
+from otrw.training.loop import Session
+from otrw.training.progress import Progress
+from otrw.training.run import start_accelerator
+from otrw.training.stages import fresh_net, stage1, stage2
+from otrw.training.tracking import Journal
 
 RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
 NUM_CLASSES = 10
@@ -72,9 +74,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         speeds = stage1_speeds(*options.worker.split(","), rounds=options.rounds)
-        if collectives.is_main():
+        if distributed.is_main():
             print(json.dumps(speeds))
-        collectives.shut_down()
+        distributed.shut_down()
         return
     parts = options.only or ["stage1", "stage2", "processes"]
     console = Console()
@@ -149,10 +151,10 @@ def timed_epochs(
         run=replace(config.run, evaluate_every_epochs=1 << 30, checkpoint_every_epochs=1 << 30, tensorboard=False),
     )
     with tempfile.TemporaryDirectory() as folder:
-        if collectives.world_size() == 1:
+        if distributed.world_size() == 1:
             AcceleratorState._reset_state(reset_partial_state=True)  # it holds one precision for good
         accelerator = start_accelerator(config.run)
-        journal = Journal(Path(folder) / "row", is_main=collectives.is_main(), tensorboard=False, report=report)
+        journal = Journal(Path(folder) / "row", is_main=distributed.is_main(), tensorboard=False, report=report)
         session = Session(config, accelerator, random_datasets(size, accelerator.device), journal, Progress(None))
         net = fresh_net(config, session.data, accelerator.device, "bench")
         (stage1 if config.rows[0] == "stage1" else stage2)(session, net, None)

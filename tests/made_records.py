@@ -4,9 +4,9 @@ import json
 
 import yaml
 
-from otrw.cli import parse_config
 from otrw.config import to_dict
-from otrw.rows import row_config
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
 
 NAMES = ("cat", "dog")
 

@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from otrw.cli import parse_config
+from otrw.config.command_line import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -182,7 +182,7 @@ def test_paths_and_presets_that_the_files_name_exist(file):
     for path in re.findall(r"\b((?:tuning|launch|docker)/[\w./-]+\.(?:py|sh|yaml))\b", text):
         assert (ROOT / path).is_file(), path
     for preset in re.findall(r"--config (\w+)\b(?!\.)", text):
-        assert (ROOT / f"launch/presets/{preset}.yaml").is_file(), preset
+        assert (ROOT / f"otrw/config/presets/{preset}.yaml").is_file(), preset
     for line in re.findall(r"accelerate launch launch/train\.py(.*)", text):
         parse_config(shlex.split(line, comments=True))
 

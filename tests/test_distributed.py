@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import run_distributed
+from processes import run_distributed
 
-from otrw import collectives
+from otrw import distributed
 
 NUM_ROWS = 7
 
@@ -35,7 +35,7 @@ def matrix():
 
 def shards():
     """This process's rows: once dealt in turn in a shuffled order, once all but none of them on the last process."""
-    rank, size = collectives.rank(), collectives.world_size()
+    rank, size = distributed.rank(), distributed.world_size()
     order = torch.randperm(NUM_ROWS, generator=torch.Generator().manual_seed(2))
     uneven = order if size == 1 else order[rank :: size - 1] if rank < size - 1 else order[:0]
     return {"dealt": order[rank::size], "empty_last": uneven}
@@ -62,43 +62,43 @@ def raise_error_with_a_lock():
 
 def exchange(folder):
     """One of everything; what each process got."""
-    rank, size = collectives.rank(), collectives.world_size()
+    rank, size = distributed.rank(), distributed.world_size()
     machine = rank // 2
     if size > 1:
         os.environ["LOCAL_RANK"] = str(rank % 2)  # as if two processes shared a machine
-    result = {"rank": rank, "is_main": collectives.is_main()}
+    result = {"rank": rank, "is_main": distributed.is_main()}
     for name, mine in shards().items():
         local = table()[mine]
-        result[f"{name}/index"] = collectives.all_gather_rows(mine)
-        result[f"{name}/rows"] = collectives.all_gather_rows(local)
-        result[f"{name}/positive"] = collectives.all_gather_rows(local > 0)
-        result[f"{name}/blocks"] = collectives.all_gather_rows(local[:, :, None] * torch.ones(2))
-        result[f"{name}/columns"] = collectives.all_gather_rows(matrix().T[mine])
-        result[f"{name}/table"] = collectives.gather_by_index(mine, local, NUM_ROWS)
+        result[f"{name}/index"] = distributed.all_gather_rows(mine)
+        result[f"{name}/rows"] = distributed.all_gather_rows(local)
+        result[f"{name}/positive"] = distributed.all_gather_rows(local > 0)
+        result[f"{name}/blocks"] = distributed.all_gather_rows(local[:, :, None] * torch.ones(2))
+        result[f"{name}/columns"] = distributed.all_gather_rows(matrix().T[mine])
+        result[f"{name}/table"] = distributed.gather_by_index(mine, local, NUM_ROWS)
         padded = torch.cat([mine, torch.zeros(2, dtype=torch.long)])
-        result[f"{name}/padded"] = collectives.gather_by_index(padded, table()[padded], NUM_ROWS)
-        result[f"{name}/labels"] = collectives.gather_by_index(mine, mine % 3, NUM_ROWS)
-        result[f"{name}/logsumexp"] = collectives.logsumexp_samples(matrix()[:, mine])
-        result[f"{name}/sum"] = collectives.all_reduce_sum(local.sum(0))
+        result[f"{name}/padded"] = distributed.gather_by_index(padded, table()[padded], NUM_ROWS)
+        result[f"{name}/labels"] = distributed.gather_by_index(mine, mine % 3, NUM_ROWS)
+        result[f"{name}/logsumexp"] = distributed.logsumexp_samples(matrix()[:, mine])
+        result[f"{name}/sum"] = distributed.all_reduce_sum(local.sum(0))
 
     number = torch.tensor([float(rank + 1)], requires_grad=True)
-    result["reduced"] = collectives.all_reduce_sum(number)
+    result["reduced"] = distributed.all_reduce_sum(number)
     result["number"] = number.detach()
-    result["transposed"] = torch.stack(collectives.all_gather((table() + rank).T))
+    result["transposed"] = torch.stack(distributed.all_gather((table() + rank).T))
     norm = torch.nn.BatchNorm1d(2)
     norm.running_mean.fill_(rank)
     norm.num_batches_tracked.fill_(rank)
-    collectives.average_buffers(norm)
+    distributed.average_buffers(norm)
     result["running_mean"], result["num_batches"] = norm.running_mean, norm.num_batches_tracked
-    result["broadcast"] = collectives.broadcast_object({"from": rank})
+    result["broadcast"] = distributed.broadcast_object({"from": rank})
 
     calls = []
-    result["on_main"] = collectives.on_main(lambda: (calls.append(rank), f"made by {rank}")[1])
+    result["on_main"] = distributed.on_main(lambda: (calls.append(rank), f"made by {rank}")[1])
     result["num_calls"] = len(calls)
-    result["on_main_fails"] = message_of(lambda: collectives.on_main(lambda: raise_error(ValueError(f"from {rank}"))))
-    result["on_main_fails_with_lock"] = message_of(lambda: collectives.on_main(raise_error_with_a_lock))
+    result["on_main_fails"] = message_of(lambda: distributed.on_main(lambda: raise_error(ValueError(f"from {rank}"))))
+    result["on_main_fails_with_lock"] = message_of(lambda: distributed.on_main(raise_error_with_a_lock))
     result["on_main_fails_in_two_parts"] = message_of(
-        lambda: collectives.on_main(lambda: raise_error(TwoPartError("hole", "bucket")))
+        lambda: distributed.on_main(lambda: raise_error(TwoPartError("hole", "bucket")))
     )
 
     is_first = rank % 2 == 0
@@ -110,18 +110,18 @@ def exchange(folder):
             cache.touch()
         return cache.exists()
 
-    result["found_cache"] = collectives.first_on_each_machine(fill_cache)
+    result["found_cache"] = distributed.first_on_each_machine(fill_cache)
     result["first_fails"] = message_of(
-        lambda: collectives.first_on_each_machine(lambda: raise_error(OSError("no first")) if is_first else None)
+        lambda: distributed.first_on_each_machine(lambda: raise_error(OSError("no first")) if is_first else None)
     )
     result["second_fails"] = message_of(
-        lambda: collectives.first_on_each_machine(lambda: None if is_first else raise_error(OSError("no second")))
+        lambda: distributed.first_on_each_machine(lambda: None if is_first else raise_error(OSError("no second")))
     )
     result["first_fails_with_lock"] = message_of(
-        lambda: collectives.first_on_each_machine(lambda: raise_error_with_a_lock() if is_first else None)
+        lambda: distributed.first_on_each_machine(lambda: raise_error_with_a_lock() if is_first else None)
     )
-    collectives.barrier()
-    result["after_all"] = collectives.all_reduce_sum(torch.ones(1))  # no exchange was left half done
+    distributed.barrier()
+    result["after_all"] = distributed.all_reduce_sum(torch.ones(1))  # no exchange was left half done
     return result
 
 
@@ -216,10 +216,10 @@ def test_an_error_on_any_process_is_raised_on_all(results):
 
 def test_without_a_group_the_launcher_names_the_rank(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    assert collectives.is_main()
+    assert distributed.is_main()
     monkeypatch.setenv("RANK", "2")
-    assert collectives.rank() == 2
-    assert not collectives.is_main()
-    assert collectives.world_size() == 1
-    collectives.barrier()
-    collectives.shut_down()
+    assert distributed.rank() == 2
+    assert not distributed.is_main()
+    assert distributed.world_size() == 1
+    distributed.barrier()
+    distributed.shut_down()

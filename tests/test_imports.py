@@ -69,23 +69,56 @@ def loaded_modules(statement):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_all_modules_are_found():
-    assert {"otrw.ot", "otrw.losses", "otrw.metrics", "otrw.models", "otrw.config", "otrw.train"} <= set(MODULES)
+ROOMS = (
+    "errors",
+    "seeds",
+    "ot",
+    "models",
+    "distributed",
+    "config",
+    "data",
+    "reweight",
+    "records",
+    "training",
+    "grid",
+    "tuning",
+    "analysis",
+    "commands",
+    "__main__",
+)
+"""From the ground up: a room imports from itself and from rooms named before it."""
+
+
+def room_of(module):
+    return module.split(".")[1]
+
+
+def test_all_modules_are_found_and_every_room_is_named():
+    assert {"otrw.ot.sinkhorn", "otrw.training.losses", "otrw.config.tree", "otrw.commands.train"} <= set(MODULES)
+    assert {room_of(module) for module in MODULES if module != "otrw"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "otrw"])
+def test_no_import_runs_upward(module):
+    floor = ROOMS.index(room_of(module))
+    imported = {name for name in imported_names(module) if name in MODULES and name != "otrw"}
+    assert not {name for name in imported if ROOMS.index(room_of(name)) > floor}
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if is_within(name, "otrw.ot", "otrw.losses", "otrw.metrics", "otrw.models")]
+    "module",
+    [name for name in MODULES if is_within(name, "otrw.ot", "otrw.training.losses", "otrw.training.metrics", "otrw.models")],
 )
-def test_the_mathematics_knows_neither_config_nor_collectives_nor_data(module):
+def test_the_mathematics_knows_neither_config_nor_processes_nor_data(module):
     reached = own_imports(module)
-    assert not {name for name in reached if is_within(name, "otrw.config", "otrw.collectives", "otrw.data")}
+    assert not {name for name in reached if is_within(name, "otrw.config", "otrw.distributed", "otrw.data")}
 
 
-def test_collectives_is_the_only_importer_of_torch_distributed_and_imports_nothing_of_ours():
-    assert importers_of("torch.distributed") == {"otrw.collectives"}
-    assert own_imports("otrw.collectives") == set()
+def test_one_room_imports_torch_distributed_and_imports_nothing_of_ours():
+    assert importers_of("torch.distributed") == {"otrw.distributed"}
+    assert own_imports("otrw.distributed") == set()
     for module, path in MODULES.items():
-        if module != "otrw.collectives":
+        if module != "otrw.distributed":
             assert "torch.distributed." not in ast.unparse(strip_docstrings(path)), module
 
 
@@ -101,22 +134,18 @@ def strip_docstrings(path):
     return tree
 
 
-def test_only_the_loop_the_stages_and_the_run_import_accelerate():
-    assert importers_of("accelerate") <= {"otrw.loop", "otrw.stages", "otrw.train"}
+def test_only_training_imports_accelerate():
+    assert {room_of(module) for module in importers_of("accelerate")} == {"training"}
 
 
 def test_only_the_figures_import_matplotlib():
-    assert {module.rpartition(".")[0] for module in importers_of("matplotlib")} == {"otrw.figures"}
-    assert importers_of("otrw.figures") <= {module for module in MODULES if is_within(module, "otrw.figures")}
-
-
-def test_figures_and_report_load_without_torch():
-    loaded = loaded_modules("import otrw.figures.make, otrw.report.page, otrw.formats")
-    assert not {name for name in loaded if is_within(name, "torch", "accelerate", "sklearn", "ray", "scipy")}
+    assert {module.rpartition(".")[0] for module in importers_of("matplotlib")} == {"otrw.analysis.figures"}
+    users = {module for module in importers_of("otrw.analysis.figures") if not is_within(module, "otrw.analysis.figures")}
+    assert users == {"otrw.commands.figures"}
 
 
 def test_only_tracking_imports_the_summary_writer():
-    assert importers_of("tensorboard", "tensorboardX", "torch.utils.tensorboard") == {"otrw.tracking"}
+    assert importers_of("tensorboard", "tensorboardX", "torch.utils.tensorboard") == {"otrw.training.tracking"}
 
 
 def test_only_the_sinkhorn_file_imports_the_pot_library_and_only_when_asked():
@@ -125,24 +154,41 @@ def test_only_the_sinkhorn_file_imports_the_pot_library_and_only_when_asked():
         assert not (isinstance(statement, ast.Import) and any(alias.name == "ot" for alias in statement.names))
 
 
-def test_the_package_imports_no_script_and_no_ray():
-    assert importers_of("ray", "launch", "tuning", "analysis") == set()
-
-
 def test_only_the_search_imports_ray():
-    scripts = [path for folder in ("launch", "analysis") for path in (ROOT / folder).rglob("*.py")]
-    for path in scripts:
-        names = {name.partition(".")[0] for name in names_imported_by(path)}
-        assert "ray" not in names, path
+    assert {room_of(module) for module in importers_of("ray")} == {"tuning"}
+
+
+def test_the_package_imports_no_script():
+    assert importers_of("launch", "tuning", "analysis") == set()
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path for room in ("launch", "tuning") for path in (ROOT / room).glob("*.py")), ids=str
+)
+def test_scripts_are_thin(script):
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 15
+    assert all(is_within(name, "otrw", "sys") for name in names_imported_by(script))
+
+
+def test_the_package_itself_loads_nothing_heavy():
+    loaded = loaded_modules("import otrw")
+    assert not {name for name in loaded if is_within(name, "torch", "numpy", "yaml", "rich", "jsonargparse")}
+
+
+def test_records_tables_figures_and_pages_load_without_torch():
+    loaded = loaded_modules(
+        "import otrw.analysis.figures.make, otrw.commands.report, otrw.commands.table, otrw.analysis.summary"
+    )
+    assert not {name for name in loaded if is_within(name, "torch", "accelerate", "sklearn", "ray", "scipy")}
+
+
+def test_a_table_needs_no_matplotlib():
+    assert not {name for name in loaded_modules("import otrw.commands.table") if is_within(name, "matplotlib")}
 
 
 def test_what_a_search_is_asked_for_is_read_without_ray():
-    loaded = loaded_modules("import tuning.plan, tuning.outcomes")
+    loaded = loaded_modules("import otrw.tuning.plan, otrw.tuning.outcomes")
     assert not {name for name in loaded if is_within(name, "ray", "torch", "optuna")}
-
-
-def test_nothing_imports_the_run_but_scripts():
-    assert importers_of("otrw.train") == set()
 
 
 def test_imports_are_free_of_circles():
@@ -150,12 +196,9 @@ def test_imports_are_free_of_circles():
         assert module not in own_imports(module), module
 
 
-def test_records_and_tables_load_without_torch():
-    loaded = loaded_modules("import otrw.ledger, otrw.summary, otrw.rows, otrw.config")
-    assert not {name for name in loaded if is_within(name, "torch", "accelerate", "sklearn", "ray")}
-
-
-def test_the_training_path_loads_neither_ray_nor_pot():
-    loaded = loaded_modules("import otrw.train")
+def test_the_training_path_loads_neither_ray_nor_pot_nor_pictures():
+    loaded = loaded_modules("import otrw.training.run")
     assert "torch" in loaded
-    assert not {name for name in loaded if is_within(name, "ray", "ot", "analysis", "tuning", "sklearn")}
+    assert not {
+        name for name in loaded if is_within(name, "ray", "ot", "otrw.analysis", "otrw.tuning", "sklearn", "matplotlib")
+    }

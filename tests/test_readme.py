@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from otrw.cli import parse_config
-from tuning.plan import make_plan
-from tuning.space import parse_space
+from otrw.config.command_line import parse_config
+from otrw.tuning.plan import make_plan
+from otrw.tuning.space import parse_space
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from otrw.aggregate import METRICS, Block, Cell, Compared, Line
-from otrw.entries import Entry
-from otrw.method import flatten
+from otrw.analysis.table import METRICS, Block, Cell, Compared, Line
+from otrw.records.experiments import Entry
+from otrw.records.fingerprint import flatten
 
 MISSING = "-"
 STYLE = """

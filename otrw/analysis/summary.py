@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from otrw.rows import TITLES
+from otrw.config.variants import TITLES
 
 MOST_CLASSES_SHOWN = 20
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from otrw.analysis.statistics import Difference, mean_std, paired_difference
 from otrw.config import Row
-from otrw.entries import Entry, Setting, label
+from otrw.config.variants import TITLES
 from otrw.errors import UserError
-from otrw.rows import TITLES
-from otrw.statistics import Difference, mean_std, paired_difference
+from otrw.records.experiments import Entry, Setting, label
 
+PUBLISHED = Path(__file__).resolve().parent / "reference" / "published.csv"
 METRICS = {
     "error": "test error",
     "balanced": "balanced test error",
@@ -97,7 +98,7 @@ class Block(NamedTuple):
     compared: tuple[Compared, ...]
 
 
-def read_published(path: Path) -> list[Published]:
+def read_published(path: Path = PUBLISHED) -> list[Published]:
     """The published numbers. Raises UserError where the file is not what it should be."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -10,27 +10,26 @@ trials and its best config go to analysis/results/searches/NAME/.
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from otrw.cli import exit_with_message
+from otrw.commands.checkout import CHECKPOINTS, RESULTS
 from otrw.errors import UserError
 
-RESULTS = Path(__file__).resolve().parent / "results"
-CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SEARCH_FILES = ("search.yaml", "trials.jsonl", "best.yaml")
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse and copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--to", type=Path, default=RESULTS, help="where to (default: analysis/results)")
     parser.add_argument("--checkpoint", action="store_true", help="copy the stage-1 net too")
-    arguments = parser.parse_args()
-    for run in arguments.runs:
+    options = parser.parse_args(arguments)
+    for run in options.runs:
         if (run / "trials.jsonl").exists():
-            _copy(SEARCH_FILES, run, arguments.to / "searches" / run.name)
+            _copy(SEARCH_FILES, run, options.to / "searches" / run.name)
             continue
         rows = sorted(path.parent for path in run.glob("*/config.yaml"))
         if not rows:
@@ -39,8 +38,8 @@ def main() -> None:
             if not (row / "result.json").exists():
                 print(f"{row}: not finished, left out")
                 continue
-            _copy(FILES, row, arguments.to / run.name / row.name)
-        if arguments.checkpoint:
+            _copy(FILES, row, options.to / run.name / row.name)
+        if options.checkpoint:
             model = run / "stage1" / "model.safetensors"
             if not model.exists():
                 raise UserError(f"--checkpoint must go with a run whose stage 1 is finished, got {run}")
@@ -56,7 +55,3 @@ def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
     print(f"{source} -> {target}")
-
-
-if __name__ == "__main__":
-    exit_with_message(main)

@@ -16,46 +16,46 @@ of local runs. Figure 1 of the paper (weights under feature, label and combined 
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from otrw.cli import exit_with_message
-from otrw.entries import load_entries
+from otrw.commands.checkout import RESULTS
 from otrw.errors import UserError
+from otrw.records.experiments import load_entries
 
-RESULTS = Path(__file__).resolve().parent / "results"
 FIGURES = ("error", "class_error", "class_weight", "curves", "weights", "reliability")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse, read, draw."""
-    arguments = _arguments()
+    options = _options(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("matplotlib must be installed for figures, got none; pip install -e '.[report]'")
-    from otrw.figures.make import make_figures
+    from otrw.analysis.figures.make import make_figures
 
-    for name in arguments.figure:
+    for name in options.figure:
         if name not in (*FIGURES, "none"):
             raise UserError(f"--figure must be one of {', '.join(FIGURES)} or none, got {name!r}")
-    for root in arguments.records:
+    for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    entries, problems = load_entries(arguments.records or [RESULTS, Path("runs")], unique=False)
-    entries = [entry for entry in entries if not arguments.dataset or entry.setting.dataset in arguments.dataset]
+    entries, problems = load_entries(options.records or [RESULTS, Path("runs")], unique=False)
+    entries = [entry for entry in entries if not options.dataset or entry.setting.dataset in options.dataset]
     for problem in problems:
         print(problem, file=sys.stderr)
     written = make_figures(
         entries,
-        [name for name in arguments.figure if name != "none"],
-        searches=arguments.search,
-        benchmarks=arguments.benchmark,
-        folder=arguments.output,
-        formats=tuple(arguments.format),
+        [name for name in options.figure if name != "none"],
+        searches=options.search,
+        benchmarks=options.benchmark,
+        folder=options.output,
+        formats=tuple(options.format),
     )
     for line in written:
         print(line)
 
 
-def _arguments() -> argparse.Namespace:
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
     parser.add_argument("--figure", nargs="+", default=FIGURES, help=f"any of {', '.join(FIGURES)}, or none (default: all)")
@@ -64,8 +64,4 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--benchmark", nargs="+", type=Path, default=(), help="benchmark records to draw too")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write to (default: figures)")
     parser.add_argument("--format", nargs="+", choices=("pdf", "png"), default=("pdf", "png"))
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    exit_with_message(main)
+    return parser.parse_args(arguments)

@@ -10,37 +10,33 @@ records have neither, and their page says so.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from otrw.cli import exit_with_message
-from otrw.entries import load_entries
+from otrw.analysis.report.page import make_page
 from otrw.errors import UserError
-from otrw.ledger import write_text
-from otrw.report.page import make_page
+from otrw.records.experiments import load_entries
+from otrw.records.ledger import write_text
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse, read, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or of single rows of runs")
     parser.add_argument("--output", type=Path, help="the page to write (default: report.html in the first folder)")
-    arguments = parser.parse_args()
-    for run in arguments.runs:
+    options = parser.parse_args(arguments)
+    for run in options.runs:
         if not run.is_dir():
             raise UserError(f"runs must be folders of runs, got {str(run)!r}, which is none")
-    entries, problems = load_entries(arguments.runs, unique=False)
+    entries, problems = load_entries(options.runs, unique=False)
     if not entries:
-        raise UserError("; ".join(problems) or f"runs must hold finished rows, got {str(arguments.runs[0])!r} with none")
+        raise UserError("; ".join(problems) or f"runs must hold finished rows, got {str(options.runs[0])!r} with none")
     page, missing = make_page(entries)
     for line in (*problems, *missing):
         print(line, file=sys.stderr)
-    output = arguments.output or arguments.runs[0] / "report.html"
+    output = options.output or options.runs[0] / "report.html"
     try:
         write_text(output, page)
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
     print(output)
-
-
-if __name__ == "__main__":
-    exit_with_message(main)

@@ -9,21 +9,21 @@ python tuning/search.py --resume searches/NAME                          # go on 
 
 import shutil
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from otrw.cli import exit_with_message
 from otrw.errors import UserError
-from tuning.plan import describe, make_plan
+from otrw.tuning.plan import describe, make_plan
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse, search, print the best."""
-    plan = make_plan(sys.argv[1:], description=__doc__ or "")
+    plan = make_plan(arguments, description=__doc__ or "")
     console = Console(width=80) if not sys.stdout.isatty() else Console()
     for line in describe(plan):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    from tuning.experiment import run_search  # ray: 2 s
+    from otrw.tuning.ray_search import run_search  # ray: 2 s
 
     try:
         found = run_search(plan.folder, plan.search, console, plan.address)
@@ -35,7 +35,3 @@ def main() -> None:
         print(f"interrupted; go on with --resume {plan.folder}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0 if found else 1)
-
-
-if __name__ == "__main__":
-    exit_with_message(main)

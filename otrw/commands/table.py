@@ -10,46 +10,44 @@ A mean is taken over seeds of one method only; settings that differ from the pre
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from otrw import formats
-from otrw.aggregate import METRICS, make_blocks, read_published
-from otrw.cli import exit_with_message
-from otrw.entries import load_entries
+from otrw.analysis import formats
+from otrw.analysis.table import METRICS, make_blocks, read_published
+from otrw.commands.checkout import RESULTS
 from otrw.errors import UserError
-from otrw.ledger import replace_between, write_text
+from otrw.records.experiments import load_entries
+from otrw.records.ledger import replace_between, write_text
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
-PUBLISHED = HERE / "reference" / "published.csv"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse, read, print or write."""
-    arguments = _arguments()
-    default = [RESULTS] if arguments.write else [RESULTS, Path("runs")]
-    for root in arguments.records:
+    options = _options(arguments)
+    default = [RESULTS] if options.write else [RESULTS, Path("runs")]
+    for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    entries, problems = load_entries(arguments.records or default)
+    entries, problems = load_entries(options.records or default)
     for problem in problems:
         print(problem, file=sys.stderr)
     blocks = make_blocks(
         entries,
-        read_published(PUBLISHED),
-        metric=arguments.metric,
-        presets=arguments.preset,
-        datasets=arguments.dataset,
-        all_published=arguments.against == "published",
+        read_published(),
+        metric=options.metric,
+        presets=options.preset,
+        datasets=options.dataset,
+        all_published=options.against == "published",
     )
-    if arguments.write:
-        replace_between(arguments.write, BEGIN, END, formats.markdown(blocks))
-        print(f"{arguments.write}: the table of {len(entries)} records")
+    if options.write:
+        replace_between(options.write, BEGIN, END, formats.markdown(blocks))
+        print(f"{options.write}: the table of {len(entries)} records")
         return
-    if arguments.format == "terminal" and not arguments.output:
+    if options.format == "terminal" and not options.output:
         Console().print(formats.terminal(blocks), highlight=False)
         return
     text = {
@@ -59,17 +57,17 @@ def main() -> None:
         "html": lambda: formats.html_page(blocks),
         "csv": lambda: formats.table_csv(blocks),
         "records": lambda: formats.records_csv(entries),
-    }[arguments.format]()
-    if arguments.output:
+    }[options.format]()
+    if options.output:
         try:
-            write_text(arguments.output, text)
+            write_text(options.output, text)
         except OSError as error:
-            raise UserError(f"--output must be writable, got {str(arguments.output)!r} ({error.strerror})") from None
+            raise UserError(f"--output must be writable, got {str(options.output)!r} ({error.strerror})") from None
     else:
         sys.stdout.write(text)
 
 
-def _arguments() -> argparse.Namespace:
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
     kinds = ("terminal", "markdown", "latex", "html", "csv", "records")
@@ -80,8 +78,4 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--against", choices=("paper", "published"), default="paper", help="published: all published rows")
     parser.add_argument("--output", type=Path, help="write to this file")
     parser.add_argument("--write", type=Path, metavar="README", help=f"write as Markdown between {BEGIN} and {END}")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    exit_with_message(main)
+    return parser.parse_args(arguments)

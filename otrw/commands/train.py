@@ -7,25 +7,21 @@ python launch/train.py --print_config                                 # every se
 accelerate launch launch/train.py --run.resume runs/NAME              # go on after an interruption
 """
 
-import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from otrw import collectives
-from otrw.cli import exit_with_message, parse_config
-from otrw.summary import print_result
-from otrw.train import run
+from otrw import distributed
+from otrw.analysis.summary import print_result
+from otrw.config.command_line import parse_config
+from otrw.training.run import run
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse, train, print the table."""
-    config = parse_config(sys.argv[1:], description=__doc__ or "")
-    console = Console() if collectives.is_main() else None
+    config = parse_config(arguments, description=__doc__ or "")
+    console = Console() if distributed.is_main() else None
     result = run(config, console=console)
     if console is not None:
         print_result(console, result.folder, result.rows)
-    collectives.shut_down()
-
-
-if __name__ == "__main__":
-    exit_with_message(main)
+    distributed.shut_down()

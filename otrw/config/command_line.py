@@ -1,10 +1,7 @@
-"""From a command line to a config, and from an error to one line and an exit code."""
+"""From a command line to a config."""
 
-import os
 import re
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +9,10 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from otrw.config import Config
+from otrw.config.tree import Config
 from otrw.errors import UserError
 
-PRESETS = Path(__file__).resolve().parent.parent / "launch" / "presets"
+PRESETS = Path(__file__).resolve().parent / "presets"
 
 
 def parse_config(arguments: Sequence[str], default: str = "digits_lt", description: str = "") -> Config:
@@ -43,31 +40,6 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
         raise UserError(f"run.resume must be a run's folder, got the row {str(folder)!r}; give {str(folder.parent)!r}")
     stored = parse_config(["--config", str(folder / "config.yaml")])
     return replace(stored, run=replace(stored.run, resume=str(folder)))
-
-
-def exit_with_message(action: Callable[[], object]) -> None:
-    """Run a script's action. Errors a user can mend: one line on standard error, once for all processes, exit code 2.
-
-    Other expected failures (training diverged, interrupted) exit with 1 and 130; bugs keep their traceback.
-    """
-    try:
-        action()
-    except UserError as error:
-        _stop(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _stop("interrupted; go on with --run.resume and the run's folder", 130)
-    except RuntimeError as error:
-        if type(error).__name__ != "NonFiniteError":
-            raise
-        _stop(f"error: {error}", 1)
-
-
-def _stop(message: str, code: int) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(message, file=sys.stderr, flush=True)
-    else:
-        time.sleep(2)  # a launcher ends all processes when the first is gone: let the one that prints be the first
-    sys.exit(code)
 
 
 def _with_preset_paths(arguments: list[str], default: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from otrw.config import Config, Row
+from otrw.config.tree import Config, Row
 
 TITLES: dict[str, str] = {
     "stage1": "plain training (stage 1)",

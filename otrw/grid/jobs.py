@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw import ledger
-from otrw.cli import PRESETS, parse_config
 from otrw.config import Config, Row, to_dict
+from otrw.config.command_line import PRESETS, parse_config
+from otrw.config.variants import row_config
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
-from otrw.method import method_hash
-from otrw.rows import row_config
+from otrw.records import ledger
+from otrw.records.fingerprint import method_hash
 
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 NUM_PER_CLASS = {"digits": 116, "cifar10": 5000, "cifar100": 500}  # smallest training class of the source
@@ -117,6 +117,17 @@ def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[Row,
         done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / row / "metrics.jsonl")))
         states[row] = RowState(done, epochs, is_done, row_work(job.config, row))
     return states
+
+
+def job_states(jobs: list[Job], directory: Path) -> dict[str, dict[Row, RowState]]:
+    """{name of the job: how far each of its rows is}; rows trained anywhere below the directory count."""
+    finished = finished_rows([directory])
+    return {job.name: job_state(job, directory, finished) for job in jobs}
+
+
+def is_done(rows: dict[Row, RowState]) -> bool:
+    """Whether nothing of a job is left to train."""
+    return all(state.is_done for state in rows.values())
 
 
 def row_work(config: Config, row: Row) -> float:

@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw.cli import PRESETS, parse_config
 from otrw.config import Config, DataConfig, Row, to_dict
+from otrw.config.command_line import PRESETS, parse_config
+from otrw.config.variants import TITLES, row_config
 from otrw.errors import UserError
-from otrw.ledger import Record, find_records
-from otrw.method import flatten, method, method_hash
-from otrw.results import check_result
-from otrw.rows import TITLES, row_config
+from otrw.records.fingerprint import flatten, method, method_hash
+from otrw.records.ledger import Record, find_records
+from otrw.records.result_check import check_result
 
 AXES = ("source", "labels", "imbalance_factor", "label_noise", "label_noise_rate")
 """Settings of the data that make the blocks and columns of a table; all others decide the method."""

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from otrw.config.variants import TITLES
 from otrw.errors import UserError
-from otrw.rows import TITLES
 
 
 def check_result(result: Mapping) -> None:

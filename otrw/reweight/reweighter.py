@@ -1,7 +1,7 @@
 """`OTReweighter`: one weight per training sample, learned by optimal transport onto a small balanced reference.
 
 Usable alone in anyone's training loop, on one process or under torch.distributed. It joins the maths of `otrw.ot` with
-`otrw.collectives` and keeps the per-sample state, keyed by sample index and identical on every process.
+`otrw.distributed` and keeps the per-sample state, keyed by sample index and identical on every process.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from otrw import collectives
+from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError, check
 from otrw.ot.cost import ChunkedCost, Cost, combined_cost, cosine_cost, label_cost, label_vectors
@@ -51,7 +51,7 @@ class _Axis(NamedTuple):
 
 
 _WHOLE = _Axis(logsumexp_rows, torch.detach)
-_SHARDED = _Axis(collectives.logsumexp_samples, collectives.all_reduce_sum)
+_SHARDED = _Axis(distributed.logsumexp_samples, distributed.all_reduce_sum)
 
 
 class OTReweighter:
@@ -128,7 +128,7 @@ class OTReweighter:
         they may be left out. predictions (n, C): the model's class probabilities, needed for label_softening.
         """
         if index is None:
-            if collectives.world_size() > 1 or len(embeddings) != self.num_samples:
+            if distributed.world_size() > 1 or len(embeddings) != self.num_samples:
                 raise ValueError("fit needs the sample index of each row, unless one process gives all samples in order")
             index = torch.arange(self.num_samples)
         config = self.config
@@ -136,16 +136,16 @@ class OTReweighter:
         rows = [embeddings.float(), labels, predictions if config.label_softening > 0 else None]
         if config.label_softening > 0 and predictions is None:
             raise ValueError("label_softening needs the model's predictions")
-        sharded = collectives.world_size() > 1 and not self._gathers()
+        sharded = distributed.world_size() > 1 and not self._gathers()
         if not sharded:
             rows = [
-                None if x is None else collectives.gather_by_index(index, x.to(self.device), self.num_samples) for x in rows
+                None if x is None else distributed.gather_by_index(index, x.to(self.device), self.num_samples) for x in rows
             ]
             index = torch.arange(self.num_samples, device=self.device)
         cost = self._cost(*(None if x is None else x.to(self.device) for x in rows))  # type: ignore[arg-type]
         axis = _SHARDED if sharded else _WHOLE
         mass, result = self._solve(cost, rows[0].to(self.device), index, axis)  # type: ignore[union-attr]
-        table = collectives.gather_by_index if sharded else _put_by_index
+        table = distributed.gather_by_index if sharded else _put_by_index
         if config.weights == "sgd":
             self.theta = table(index, self.theta[index], self.num_samples)
         if config.weights == "sgd" and config.parametrization == "weights":
@@ -166,8 +166,8 @@ class OTReweighter:
         process, so any number of processes gives the same weights. "sgd" takes one gradient step on these samples.
         """
         mask = torch.ones_like(index, dtype=torch.bool) if mask is None else mask
-        keep = collectives.all_gather_rows(mask)
-        members, embeddings, labels = (collectives.all_gather_rows(x)[keep] for x in (index, embedding.float(), label))
+        keep = distributed.all_gather_rows(mask)
+        members, embeddings, labels = (distributed.all_gather_rows(x)[keep] for x in (index, embedding.float(), label))
         cost = self._cost(embeddings, labels, None)
         assert isinstance(cost, Tensor)
         config = self.config

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from otrw import collectives
+from otrw import distributed
 from otrw.data.loader import SampleSet
 
 MOST_FILES = 64  # the oldest beyond these are dropped; one of 50,000 samples takes 13 MB
@@ -45,10 +45,10 @@ class EmbeddingCache:
         key = self._key(samples)
         if key not in self._tables:
             found = self._read(key)
-            found_by = collectives.all_reduce_sum(torch.tensor(float(found is not None), device=samples.labels.device))
-            if found is None or int(found_by) < collectives.world_size():
+            found_by = distributed.all_reduce_sum(torch.tensor(float(found is not None), device=samples.labels.device))
+            if found is None or int(found_by) < distributed.world_size():
                 found = compute()
-                if collectives.is_main():
+                if distributed.is_main():
                     self._write(key, found)
             self._tables[key] = found.to(samples.labels.device)
         return self._tables[key]

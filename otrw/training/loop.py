@@ -7,24 +7,22 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
-from otrw import checkpoint, collectives
+from otrw import distributed
 from otrw.config import Config, OptimizerConfig, Stage1Config, Stage2Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet, Transform
-from otrw.embeddings import EmbeddingCache, backbone_key
-from otrw.losses import cross_entropy, make_loss, weighted_mean
-from otrw.metrics import Counts, count, merge, summarize, zero_counts
+from otrw.errors import NonFiniteError
 from otrw.models.heads import Net
-from otrw.progress import Progress
 from otrw.seeds import seed_for
-from otrw.tracking import Journal
-from otrw.weighting import Embedded, Weighting
+from otrw.training import checkpoints
+from otrw.training.embeddings import EmbeddingCache, backbone_key
+from otrw.training.losses import cross_entropy, make_loss, weighted_mean
+from otrw.training.metrics import Counts, count, merge, summarize, zero_counts
+from otrw.training.progress import Progress
+from otrw.training.tracking import Journal
+from otrw.training.weighting import Embedded, Weighting
 
 EVALUATION_BATCH_SIZE = 500
-
-
-class NonFiniteError(RuntimeError):
-    """The loss left the numbers; the last checkpoint is intact."""
 
 
 class Views(NamedTuple):
@@ -103,7 +101,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
     module, optimizer = accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
         module = torch.compile(module, dynamic=False)  # an epoch has two batch sizes: a graph for each beats one for any
-    num_ranks = collectives.world_size()
+    num_ranks = distributed.world_size()
 
     def global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
         return weighted_mean(
@@ -111,7 +109,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             weights,
             mask,
             normalizer=normalizer,
-            all_reduce_sum=collectives.all_reduce_sum,
+            all_reduce_sum=distributed.all_reduce_sum,
             num_ranks=num_ranks,
         )
 
@@ -149,11 +147,11 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             schedule.step()
             summed += torch.stack([train_loss, meta_loss]).detach()
             bad_step = torch.where((bad_step < 0) & ~loss.detach().isfinite(), step, bad_step)
-        collectives.average_buffers(phase.module)
+        distributed.average_buffers(phase.module)
         is_finite = _gives_finite_logits(phase.module, batch.inputs)
         bad_step = torch.where((bad_step < 0) & ~is_finite, len(loader) - 1, bad_step)  # diverged in the last step
         _stop_if_not_finite(bad_step, phase, epoch)
-        train_loss_mean, meta_loss_mean = (collectives.all_reduce_sum(summed) / num_ranks / len(loader)).tolist()
+        train_loss_mean, meta_loss_mean = (distributed.all_reduce_sum(summed) / num_ranks / len(loader)).tolist()
         line = {
             "stage": phase.stage,
             "round": phase.round,
@@ -192,7 +190,7 @@ def evaluate(session: Session, module: nn.Module, samples: SampleSet, transform:
     with torch.inference_mode(), session.accelerator.autocast():
         for batch in _plain_loader(samples, transform).epoch():
             counts = merge(counts, count(module(batch.inputs).logits, samples.labels[batch.index], batch.mask))
-    return Counts(*(collectives.all_reduce_sum(field) for field in counts))
+    return Counts(*(distributed.all_reduce_sum(field) for field in counts))
 
 
 def embed(
@@ -205,13 +203,13 @@ def embed(
             batches = _plain_loader(samples, transform).epoch()
             parts = [(batch.index[batch.mask], net.backbone(batch.inputs).float()[batch.mask]) for batch in batches]
         index, embeddings = (torch.cat(column) for column in zip(*parts, strict=True))
-        return collectives.gather_by_index(index, embeddings, len(samples))
+        return distributed.gather_by_index(index, embeddings, len(samples))
 
     net.train(train_mode)
     cache = None if train_mode else session.embeddings
     table = cache.table(samples, compute) if cache and cache.backbone == backbone_key(net.backbone) else compute()
     everyone = torch.arange(len(samples), device=table.device)
-    own = everyone.tensor_split(collectives.world_size())[collectives.rank()]
+    own = everyone.tensor_split(distributed.world_size())[distributed.rank()]
     with torch.no_grad():
         probabilities = net.head(table[own]).softmax(1)
     return Embedded(own, table[own], probabilities), table
@@ -232,7 +230,7 @@ def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: i
 
 
 def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
-    rank, world_size = collectives.rank(), collectives.world_size()
+    rank, world_size = distributed.rank(), distributed.world_size()
     loader = Loader(
         phase.views.train,
         phase.settings.batch_size,
@@ -259,10 +257,10 @@ def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader 
 def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
     return Loader(
         samples,
-        EVALUATION_BATCH_SIZE * collectives.world_size(),
+        EVALUATION_BATCH_SIZE * distributed.world_size(),
         seed=0,
-        rank=collectives.rank(),
-        world_size=collectives.world_size(),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
         transform=transform,
         shuffle=False,
     )
@@ -286,7 +284,7 @@ def _gives_finite_logits(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:
-    bad = [step for step in torch.stack(collectives.all_gather(bad_step)).tolist() if step >= 0]
+    bad = [step for step in torch.stack(distributed.all_gather(bad_step)).tolist() if step >= 0]
     if bad:
         raise NonFiniteError(
             f"the loss of {phase.stage} is not finite at epoch {epoch + 1}, step {min(bad) + 1}; the checkpoint before it is "
@@ -295,7 +293,7 @@ def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:
 
 
 def _save(session: Session, phase: Phase, epoch: int, optimizer: torch.optim.Optimizer, schedule: object) -> None:
-    if not collectives.is_main():
+    if not distributed.is_main():
         return
     state = {
         "stage": phase.stage,
@@ -308,4 +306,4 @@ def _save(session: Session, phase: Phase, epoch: int, optimizer: torch.optim.Opt
         "weighting": phase.weighting.state_dict(),
     }
     name = f"round-{phase.round:03d}-epoch-{epoch:05d}"
-    checkpoint.save_state(session.journal.folder / "checkpoints", name, state, session.config.run.keep_checkpoints)
+    checkpoints.save_state(session.journal.folder / "checkpoints", name, state, session.config.run.keep_checkpoints)

@@ -18,20 +18,22 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from rich.console import Console
 from torch import Tensor
 
-from otrw import checkpoint, collectives, ledger
+from otrw import distributed
 from otrw.config import Config, Row, RunConfig, to_dict
+from otrw.config.variants import row_config
 from otrw.data.datasets import Datasets, make_datasets
-from otrw.embeddings import EmbeddingCache, backbone_key
 from otrw.errors import UserError
-from otrw.loop import Session, embed, evaluate, summary
-from otrw.metrics import group_error
 from otrw.models.build import num_parameters
 from otrw.models.heads import HeadOnly, Net
-from otrw.progress import Progress
-from otrw.rows import row_config
-from otrw.stages import fresh_net, image_views, stage1, stage2
-from otrw.tracking import Journal
-from otrw.weighting import Weighting
+from otrw.records import ledger
+from otrw.training import checkpoints
+from otrw.training.embeddings import EmbeddingCache, backbone_key
+from otrw.training.loop import Session, embed, evaluate, summary
+from otrw.training.metrics import group_error
+from otrw.training.progress import Progress
+from otrw.training.stages import fresh_net, image_views, stage1, stage2
+from otrw.training.tracking import Journal
+from otrw.training.weighting import Weighting
 
 
 class RunResult(NamedTuple):
@@ -59,11 +61,11 @@ def run(
     then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
     """
     accelerator = start_accelerator(config.run)
-    data = collectives.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
+    data = distributed.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
     net, stage1_epochs = _start_net(config, data, accelerator.device)
     results: dict[str, dict] = {}
-    with ExitStack() as held, Progress(console if collectives.is_main() else None) as progress:
-        folder = collectives.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
+    with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
+        folder = distributed.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
         later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
         stage1_embeddings: EmbeddingCache | None = None
@@ -75,17 +77,17 @@ def run(
                 stage1_embeddings = _embedding_cache(config, data, net, accelerator)
             session = _open_row(row_settings, accelerator, data, folder / row, progress, report, searched)
             session = session._replace(embeddings=stage1_embeddings)
-            done = collectives.on_main(partial(_finished, folder / row))
+            done = distributed.on_main(partial(_finished, folder / row))
             if done is not None:
                 if row == "stage1":
-                    checkpoint.load_model(folder / row / "model.safetensors", net, {})
+                    checkpoints.load_model(folder / row / "model.safetensors", net, {})
                 results[row] = done
                 continue
             try:
                 results[row] = _train_row(session, net)
             finally:
                 session.journal.close()
-            collectives.barrier()
+            distributed.barrier()
     return RunResult(folder, results)
 
 
@@ -124,7 +126,7 @@ def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Ne
     """The net that stage 1 starts from, or ends with where a finished one is given; and the epochs of that stage 1."""
     net, epochs = fresh_net(config, data, device, "stage1"), config.stage1.epochs
     if config.stage1.checkpoint:
-        facts = checkpoint.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(config, data))
+        facts = checkpoints.load_model(Path(config.stage1.checkpoint).expanduser(), net, _identity(config, data))
         epochs = int(facts.get("stage1_epochs", epochs))
     return net, epochs
 
@@ -133,7 +135,7 @@ def _train_row(session: Session, stage1_net: Net) -> dict:
     """Train one row from where it stopped, write its record, return its result."""
     config, folder = session.config, session.journal.folder
     started = time.monotonic()
-    state = checkpoint.load_latest(folder / "checkpoints")
+    state = checkpoints.load_latest(folder / "checkpoints")
     row = config.rows[0]
     weighting: Weighting | None = None
     if row == "stage1":
@@ -143,7 +145,7 @@ def _train_row(session: Session, stage1_net: Net) -> dict:
     else:
         net, weighting = stage2(session, copy.deepcopy(stage1_net), state)
     result = _result(session, net, weighting, time.monotonic() - started)
-    return collectives.on_main(lambda: result)
+    return distributed.on_main(lambda: result)
 
 
 def _result(session: Session, net: Net, weighting: Weighting | None, seconds: float) -> dict:
@@ -152,7 +154,7 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
     views = image_views(session)
     local, embeddings = embed(session, net, data.test, views.transform)
     counts = evaluate(session, HeadOnly(net.head), data.test.with_inputs(embeddings), None)
-    probabilities = collectives.gather_by_index(local.index, local.probabilities, len(data.test))
+    probabilities = distributed.gather_by_index(local.index, local.probabilities, len(data.test))
     correct = probabilities.argmax(1) == data.test.labels
     lines = ledger.read_lines(folder / "metrics.jsonl")
     test_errors = [line["test"]["error"] for line in lines if "test" in line]
@@ -183,9 +185,9 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
         result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
-    if collectives.is_main():
+    if distributed.is_main():
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
-    collectives.barrier()
+    distributed.barrier()
     return result
 
 
@@ -215,7 +217,7 @@ def _write_record(
             columns["target_label"] = weighting.targets.argmax(1)
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
     facts = _identity(config, data) | {"stage1_epochs": str(config.stage1.epochs)}
-    checkpoint.save_model(folder / "model.safetensors", net, facts)
+    checkpoints.save_model(folder / "model.safetensors", net, facts)
     session.journal.finish(
         {
             "row": config.rows[0],
@@ -238,7 +240,7 @@ def _write_record(
         test.inputs[:1000].cpu(),
     )
     ledger.write_json(folder / "result.json", result)
-    checkpoint.remove_states(folder / "checkpoints")
+    checkpoints.remove_states(folder / "checkpoints")
 
 
 def _open_folder(config: Config, held: ExitStack) -> Path:
@@ -277,12 +279,12 @@ def _open_row(
     report: Report | None,
     searched: Mapping[str, object] | None,
 ) -> Session:
-    state = checkpoint.load_latest(folder / "checkpoints")
+    state = checkpoints.load_latest(folder / "checkpoints")
     progress.row = config.rows[0]
     is_done = (folder / "result.json").exists()
     journal = Journal(
         folder,
-        is_main=collectives.is_main() and not is_done,
+        is_main=distributed.is_main() and not is_done,
         tensorboard=config.run.tensorboard,
         kept_lines=state["num_lines"] if state else 0,
         report=report,

@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from otrw import collectives
+from otrw import distributed
 from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import SampleSet
-from otrw.loop import Phase, Session, Views, embed, train
 from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone, HeadOnly, Net
 from otrw.seeds import seed_for
-from otrw.weighting import Embedded, Weighting
+from otrw.training.loop import Phase, Session, Views, embed, train
+from otrw.training.weighting import Embedded, Weighting
 
 
 def fresh_net(config: Config, data: Datasets, device: torch.device, *purpose: str | int) -> Net:
@@ -29,7 +29,7 @@ def fresh_net(config: Config, data: Datasets, device: torch.device, *purpose: st
             width_multiplier=config.model.width_multiplier,
             head=config.model.head,
         )
-    if device.type == "cuda" and collectives.world_size() > 1:
+    if device.type == "cuda" and distributed.world_size() > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # one normalisation for all processes; torch has it on GPUs only
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otrw import ledger
+from otrw.records import ledger
 
 NUM_PROJECTED = 500  # samples in TensorBoard's embedding projector
 SEARCH_METRICS = ("validation/balanced_error", "validation/error")  # of a search's HParams table: never the test set's

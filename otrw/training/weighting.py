@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Batch, Loader, SampleSet
-from otrw.metrics import auroc
 from otrw.ot.weights import effective_number_weights
 from otrw.reweight import OTReweighter
+from otrw.training.metrics import auroc
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from otrw.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
 CONNECT_SECONDS = 5.0
 CHECK_SECONDS = 120.0
 ENVIRONMENT = {
@@ -85,7 +85,7 @@ class _Probe:
     """An actor, as trials are: a cluster with other authentication runs tasks of ours, but no actors."""
 
     def sees(self, path: str) -> bool:
-        import tuning.trial  # noqa: F401  whether it can be loaded here
+        import otrw.tuning.trial  # noqa: F401  whether it can be loaded here
 
         return Path(path).is_file()
 

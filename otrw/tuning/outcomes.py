@@ -1,7 +1,7 @@
 """The files of a search, and what they say: which settings are best. No ray, no torch.
 
 A search's folder holds search.yaml (what was asked for), config.yaml (the searched config, reloadable), proposed.jsonl and
-trials.jsonl (one line a trial: handed out, over), stage1/HASH/ and trials/TRIAL/ (runs as in `otrw.ledger`), locks/,
+trials.jsonl (one line a trial: handed out, over), stage1/HASH/ and trials/TRIAL/ (runs as in `otrw.records.ledger`), locks/,
 and at the end best.yaml.
 """
 
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from otrw import ledger
 from otrw.config import to_dict
-from tuning.proposals import Proposal
-from tuning.space import settings_config
+from otrw.records import ledger
+from otrw.tuning.proposals import Proposal
+from otrw.tuning.space import settings_config
 
 MOST_SHOWN = 10
 

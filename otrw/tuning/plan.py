@@ -10,13 +10,13 @@ from typing import NamedTuple, NoReturn, get_args
 
 import yaml
 
-from otrw import ledger
-from otrw.cli import parse_config
 from otrw.config import Config, Row, to_dict
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
 from otrw.errors import UserError, check
-from otrw.rows import row_config
-from tuning.proposals import Algorithm
-from tuning.space import check_values, grid_settings, load_space, parse_space, to_plain
+from otrw.records import ledger
+from otrw.tuning.proposals import Algorithm
+from otrw.tuning.space import check_values, grid_settings, load_space, parse_space, to_plain
 
 HELD_OUT = {"digits": 20, "cifar10": 100, "cifar100": 20}
 """Validation images a class where the config does not say: cut out before the tail is made, from 178, 5000 and 500."""

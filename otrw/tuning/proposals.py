@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from otrw.errors import UserError
-from tuning.space import Space, grid_settings, sample_settings
+from otrw.tuning.space import Space, grid_settings, sample_settings
 
 Algorithm = Literal["random", "grid", "optuna"]
 

@@ -26,7 +26,7 @@ def train_on_ranks(
     report: Callable[[dict], None],
     searched: Mapping[str, object] | None,
 ) -> None:
-    """otrw.train.run on so many processes, rank i in bundle i of the current placement group.
+    """otrw.training.run.run on so many processes, rank i in bundle i of the current placement group.
 
     cpus, gpus: of one process. report is called here with every line of rank 0. Raises what a rank raises.
     """
@@ -84,11 +84,11 @@ class _Rank:
 
     def train(self, config: Config, searched: Mapping[str, object] | None, environment: dict[str, str]) -> None:
         os.environ.update(environment)
-        from otrw import collectives  # after the variables: accelerate reads them when it is imported
-        from otrw.train import run
+        from otrw import distributed  # after the variables: accelerate reads them when it is imported
+        from otrw.training.run import run
 
         run(config, report=self._lines.append, searched=searched)
-        collectives.shut_down()
+        distributed.shut_down()
 
     def lines(self, start: int) -> list[dict]:
         return self._lines[start:]

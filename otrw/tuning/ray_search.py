@@ -18,13 +18,13 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rich.console import Console
 
-from otrw import ledger
 from otrw.errors import UserError
-from tuning.connect import check_nodes, connect
-from tuning.outcomes import format_value, print_outcomes, read_outcomes, read_proposed, short_names, write_best
-from tuning.proposals import Proposal, Proposals
-from tuning.space import parse_space
-from tuning.trial import Job, run_trial, shared_stage1, trial_settings
+from otrw.records import ledger
+from otrw.tuning.connect import check_nodes, connect
+from otrw.tuning.outcomes import format_value, print_outcomes, read_outcomes, read_proposed, short_names, write_best
+from otrw.tuning.proposals import Proposal, Proposals
+from otrw.tuning.space import parse_space
+from otrw.tuning.trial import Job, run_trial, shared_stage1, trial_settings
 
 REDUCTION_FACTOR = 3  # ASHA goes on with the best third (arXiv 1810.05934 uses 4; Hyperband's authors 3 or 4)
 SHARED_GPU = 0.25  # default share of a trial: the nets are small

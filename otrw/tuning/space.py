@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from otrw.cli import parse_config
 from otrw.config import Config, to_dict
+from otrw.config.command_line import parse_config
 from otrw.errors import UserError, check
-from otrw.method import flatten
+from otrw.records.fingerprint import flatten
 
 SPACES = Path(__file__).resolve().parent / "spaces"
 RANGES = ("uniform", "loguniform", "randint")
@@ -57,7 +57,7 @@ Space = dict[str, Distribution]
 
 
 def load_space(name: str) -> Space:
-    """The space of a file, or of tuning/spaces/NAME.yaml. Raises UserError."""
+    """The space of a file, or of otrw/tuning/spaces/NAME.yaml. Raises UserError."""
     path = next((path for path in (Path(name), SPACES / f"{name}.yaml") if path.is_file()), None)
     if path is None:
         known = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))

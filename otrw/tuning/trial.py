@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from ray import tune
 
-from otrw import ledger
 from otrw.config import Config, Row, to_dict
-from otrw.errors import UserError
-from otrw.method import method_hash
-from otrw.rows import row_config
-from tuning.space import settings_config
+from otrw.config.variants import row_config
+from otrw.errors import NonFiniteError, UserError
+from otrw.records import ledger
+from otrw.records.fingerprint import method_hash
+from otrw.tuning.space import settings_config
 
 
 class Job(NamedTuple):
@@ -116,17 +116,16 @@ def _run(config: Config, job: Job, searched: Mapping[str, object] | None, report
     if folder.exists():
         config = replace(config, run=replace(config.run, resume=str(folder)))
     if job.num_processes == 1:
-        from otrw.train import run
+        from otrw.training.run import run
 
         run(config, report=report, searched=searched)
         return
-    from tuning.ranks import train_on_ranks
+    from otrw.tuning.ranks import train_on_ranks
 
     train_on_ranks(config, job.num_processes, job.cpus, job.gpus, report, searched)
 
 
 def _is_divergence(error: RuntimeError) -> bool:
-    from otrw.loop import NonFiniteError
 
     return isinstance(error, NonFiniteError)
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_records import write_record
 from PIL import Image
-from records import write_record
 
-from otrw.entries import load_entries
+from otrw.analysis.figures.comparison import class_errors, class_weights, comparisons, curve
+from otrw.analysis.figures.make import make_figures
+from otrw.analysis.figures.search import read_trials
+from otrw.analysis.statistics import best_so_far, reliability
 from otrw.errors import UserError
-from otrw.figures.comparison import class_errors, class_weights, comparisons, curve
-from otrw.figures.make import make_figures
-from otrw.figures.search import read_trials
-from otrw.ledger import write_columns
-from otrw.statistics import best_so_far, reliability
+from otrw.records.experiments import load_entries
+from otrw.records.ledger import write_columns
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ("error", "class_error", "class_weight", "curves")
 
 
@@ -205,7 +205,7 @@ def test_without_matplotlib_one_line_says_what_to_install(root, tmp_path):
     [
         (["--figure", "pie"], "error: --figure must be one of error"),
         (["nowhere"], "error: records must be in a folder, got 'nowhere'"),
-        (["analysis/reference", "--figure", "none", "--search", "analysis"], "error: --search must name a folder"),
+        (["analysis/checkpoints", "--figure", "none", "--search", "analysis"], "error: --search must name a folder"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(arguments, message, tmp_path):

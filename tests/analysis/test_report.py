@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import write_record
+from made_records import write_record
 
-from otrw.entries import load_entries
-from otrw.ledger import write_columns
-from otrw.report.page import make_page
-from otrw.report.svg import ticks
+from otrw.analysis.report.page import make_page
+from otrw.analysis.report.svg import ticks
+from otrw.records.experiments import load_entries
+from otrw.records.ledger import write_columns
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "img", "br", "line", "rect", "polyline"}
 
 
@@ -153,7 +153,7 @@ def test_the_command_writes_into_the_run(run):
     ("arguments", "message"),
     [
         (["nowhere"], "error: runs must be folders of runs, got 'nowhere'"),
-        (["analysis/reference"], "error: runs must hold finished rows, got 'analysis/reference' with none"),
+        (["analysis/checkpoints"], "error: runs must hold finished rows, got 'analysis/checkpoints' with none"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(arguments, message):

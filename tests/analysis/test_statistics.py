@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from otrw.statistics import mean_std, paired_difference, sign_flip_p, t_cdf, t_quantile
+from otrw.analysis.statistics import mean_std, paired_difference, sign_flip_p, t_cdf, t_quantile
 
 
 def test_mean_and_sample_standard_deviation():

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from records import write_record
+from made_records import write_record
 
-from otrw import formats
-from otrw.aggregate import PAPER_FACTORS, Published, make_blocks, read_published
-from otrw.cli import parse_config
+from otrw.analysis import formats
+from otrw.analysis.table import PAPER_FACTORS, Published, make_blocks, read_published
 from otrw.config import to_dict
-from otrw.entries import AXES, _preset, load_entries
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
 from otrw.errors import UserError
-from otrw.method import method
-from otrw.rows import row_config
+from otrw.records.experiments import AXES, _preset, load_entries
+from otrw.records.fingerprint import method
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OFFICIAL = ("--config", "official", "--data.imbalance_factor", "100")
 SHORT = ("--config", "cifar10_lt", "--stage1.epochs", "24")
 PUBLISHED = [
@@ -328,7 +328,7 @@ def test_no_records_give_a_table_that_says_so(tmp_path):
 
 
 def test_the_published_numbers_are_read():
-    numbers = read_published(ROOT / "analysis" / "reference" / "published.csv")
+    numbers = read_published(ROOT / "otrw" / "analysis" / "reference" / "published.csv")
     assert {number.backbone for number in numbers} == {"resnet32-w16"}
     assert (
         Published("OT re-weighting (paper)", "target", "resnet32-w16", "cifar10", 100.0, 18.13, None, "", numbers[0].source)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from otrw.cli import exit_with_message
+from otrw.commands.exit import exit_with_message
 from otrw.config import RunConfig
 from otrw.errors import UserError
-from otrw.train import start_accelerator
+from otrw.training.run import start_accelerator
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "launch" / "train.py")
 LAUNCHER_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")
 
@@ -161,7 +161,7 @@ def test_errors_become_a_line_and_an_exit_code(error, code, message, monkeypatch
 
 def test_another_process_than_the_first_says_nothing_and_leaves_with_the_same_code(monkeypatch, capfd):
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("otrw.cli.time.sleep", lambda _: None)
+    monkeypatch.setattr("otrw.commands.exit.time.sleep", lambda _: None)
 
     def action():
         raise UserError("bad")

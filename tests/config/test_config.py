@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from otrw import ledger
-from otrw.cli import PRESETS, parse_config
 from otrw.config import Config, DataConfig, OTConfig, RunConfig, Stage2Config, to_dict
+from otrw.config.command_line import PRESETS, parse_config
 from otrw.errors import UserError
+from otrw.records import ledger
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PRESET_NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def dataclass_nodes():
-    tree = ast.parse((ROOT / "otrw" / "config.py").read_text(encoding="utf-8"))
+    modules = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "otrw" / "config").glob("*.py"))]
     return [
         node
-        for node in tree.body
+        for module in modules
+        for node in module.body
         if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
     ]
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from otrw.cli import parse_config
 from otrw.config import Row
-from otrw.rows import TITLES, row_config
+from otrw.config.command_line import parse_config
+from otrw.config.variants import TITLES, row_config
 
 ROWS = get_args(Row)
 FULL = [

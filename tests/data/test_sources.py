@@ -18,7 +18,7 @@ from otrw.data.datasets import make_datasets
 from otrw.data.sources import load_digits, load_source
 from otrw.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FINE_NAMES = ("apple", "bear", "chair", "clock", "cup", "fox")
 COARSE_NAMES = ("things", "living")
 COARSE_OF_FINE = (1, 1, 0, 0, 0, 1)

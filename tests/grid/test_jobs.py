@@ -2,13 +2,13 @@
 
 import pytest
 
-from otrw import ledger
-from otrw.cli import parse_config
 from otrw.config import to_dict
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
 from otrw.errors import UserError
-from otrw.grid import finished_rows, job_state, make_jobs, row_work
-from otrw.method import method_hash
-from otrw.rows import row_config
+from otrw.grid.jobs import finished_rows, job_state, make_jobs, row_work
+from otrw.records import ledger
+from otrw.records.fingerprint import method_hash
 
 DIGITS = (["digits_lt"], ["digits"], [20.0, 50.0], [0, 1])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--presets", "digits_lt", "--datasets", "digits", "--factors", "20", "--seeds", "0", "1"]
 SHORT = ["--stage1.epochs", "2", "--stage2.epochs", "2", "--run.tensorboard", "false", "--rows", "[class_balanced, ot]"]
 

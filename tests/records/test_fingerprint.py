@@ -1,9 +1,9 @@
 """Which configs count as the same method."""
 
-from otrw.cli import parse_config
 from otrw.config import to_dict
-from otrw.method import method, method_hash
-from otrw.rows import row_config
+from otrw.config.command_line import parse_config
+from otrw.config.variants import row_config
+from otrw.records.fingerprint import method, method_hash
 
 
 def test_a_method_is_what_decides_the_numbers_and_nothing_else():

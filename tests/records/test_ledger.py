@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from otrw import ledger
 from otrw.errors import UserError
-from otrw.ledger import Record
+from otrw.records import ledger
+from otrw.records.ledger import Record
 
 
 def write_record(folder, **changes):

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from distributed import run_distributed
+from processes import run_distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import otrw.reweight
-from otrw import collectives
+import otrw.reweight.reweighter
+from otrw import distributed
 from otrw.errors import UserError
-from otrw.losses import cross_entropy, weighted_mean
 from otrw.reweight import OTReweighter
+from otrw.training.losses import cross_entropy, weighted_mean
 
 NUM_SAMPLES, NUM_CLASSES, EMBEDDING_SIZE, BATCH_SIZE = 23, 3, 5, 8
 FITS = {  # steps small enough to descend: longer ones jump between clusters and would magnify rounding
@@ -53,7 +53,7 @@ def problem():
 
 def shard(deal):
     """Indices of this process's samples: dealt in turn, or all on the first process."""
-    rank, size = collectives.rank(), collectives.world_size()
+    rank, size = distributed.rank(), distributed.world_size()
     order = torch.randperm(NUM_SAMPLES, generator=torch.Generator().manual_seed(1))
     if deal == "all on the first":
         return order if rank == 0 else order[:0]
@@ -92,7 +92,7 @@ def batches():
 
 def share_of(batch):
     """(index, mask) of this process's share of a global batch, padded with sample 0 to the same size everywhere."""
-    rank, size = collectives.rank(), collectives.world_size()
+    rank, size = distributed.rank(), distributed.world_size()
     per_process = -(-len(batch) // size)
     mine = batch[rank * per_process : (rank + 1) * per_process]
     index = torch.zeros(per_process + (size > 1), dtype=torch.long)  # where there are several, one row more than needed
@@ -122,7 +122,7 @@ def model():
 def weighted_loss(normalizer):
     """Mean over processes of the loss, and the gradients that DistributedDataParallel leaves, of two batches."""
     _, _, embeddings, labels, _, start = problem()
-    net = model() if collectives.world_size() == 1 else DistributedDataParallel(model())
+    net = model() if distributed.world_size() == 1 else DistributedDataParallel(model())
     losses = []
     for batch in batches()[-2:]:
         index, mask = share_of(batch)
@@ -134,11 +134,11 @@ def weighted_loss(normalizer):
             weights,
             mask,
             normalizer=normalizer,
-            all_reduce_sum=collectives.all_reduce_sum,
-            num_ranks=collectives.world_size(),
+            all_reduce_sum=distributed.all_reduce_sum,
+            num_ranks=distributed.world_size(),
         )
         loss.backward()
-        losses.append(collectives.all_reduce_sum(loss) / collectives.world_size())
+        losses.append(distributed.all_reduce_sum(loss) / distributed.world_size())
     return {"losses": torch.stack(losses)} | {
         name.removeprefix("module."): parameter.grad for name, parameter in net.named_parameters()
     }
@@ -150,7 +150,7 @@ def refuses_to_unroll_over_shards():
         fit_twice("sharded", "in turn", {"weights": "sgd", "gradient": "unrolled", "num_steps": 1})
     except UserError as error:
         return "ot.strategy" in str(error)
-    return collectives.world_size() == 1
+    return distributed.world_size() == 1
 
 
 def run_everything():
@@ -161,10 +161,13 @@ def run_everything():
                 results[f"fit {name}/{strategy}/{deal}"] = fit_twice(strategy, deal, settings)
     unrolled = {"weights": "sgd", "gradient": "unrolled", "num_steps": 3, "learning_rate": 0.3}
     results["fit unrolled"] = fit_twice("auto", "in turn", unrolled)
-    limit, otrw.reweight.MAX_DENSE_ENTRIES = otrw.reweight.MAX_DENSE_ENTRIES, 18  # chunks of three samples
+    limit, otrw.reweight.reweighter.MAX_DENSE_ENTRIES = (
+        otrw.reweight.reweighter.MAX_DENSE_ENTRIES,
+        18,
+    )  # chunks of three samples
     for name in ("semi_relaxed", "sgd"):
         results[f"fit {name}/chunked"] = fit_twice("sharded", "in turn", FITS[name])
-    otrw.reweight.MAX_DENSE_ENTRIES = limit
+    otrw.reweight.reweighter.MAX_DENSE_ENTRIES = limit
     results |= {f"step {name}": step_through_an_epoch(settings) for name, settings in STEPS.items()}
     results |= {f"loss {normalizer}": weighted_loss(normalizer) for normalizer in NORMALIZERS}
     results["refuses"] = refuses_to_unroll_over_shards()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from otrw import checkpoint
-from otrw.checkpoint import load_latest, load_model, remove_states, save_model, save_state
 from otrw.errors import UserError
 from otrw.models.build import build_model
+from otrw.training import checkpoints
+from otrw.training.checkpoints import load_latest, load_model, remove_states, save_model, save_state
 
 FACTS = {"source": "digits", "split": "abc", "model": "small"}
 
@@ -72,7 +72,7 @@ def test_partial_states_are_passed_over(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "state.pt").write_bytes(b"half a file")
-    (tmp_path / ".partial-round-001-epoch-00002" / checkpoint.COMPLETE).touch()
+    (tmp_path / ".partial-round-001-epoch-00002" / checkpoints.COMPLETE).touch()
     assert load_latest(tmp_path)["epoch"] == 1
 
 
@@ -82,7 +82,7 @@ def test_a_crash_at_any_moment_of_saving_leaves_the_state_before(tmp_path, monke
     def crash(*_, **__):
         raise KeyboardInterrupt
 
-    for module, name in ((checkpoint.torch, "save"), (checkpoint.os, "fsync"), (checkpoint.os, "replace")):
+    for module, name in ((checkpoints.torch, "save"), (checkpoints.os, "fsync"), (checkpoints.os, "replace")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, crash)
             with pytest.raises(KeyboardInterrupt):
@@ -107,7 +107,7 @@ def test_loading_runs_no_code_from_the_file(tmp_path):
     folder = tmp_path / "checkpoints" / "a"
     folder.mkdir(parents=True)
     torch.save({"epoch": Touch()}, folder / "state.pt")
-    (folder / checkpoint.COMPLETE).touch()
+    (folder / checkpoints.COMPLETE).touch()
     with pytest.raises(pickle.UnpicklingError):
         load_latest(tmp_path / "checkpoints")
     assert not (tmp_path / "touched").exists()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from otrw.checkpoint import load_model
 from otrw.models.build import build_model
+from otrw.training.checkpoints import load_model
 
-FOLDER = Path(__file__).resolve().parent.parent / "analysis" / "checkpoints"
+FOLDER = Path(__file__).resolve().parents[2] / "analysis" / "checkpoints"
 FILES = sorted(FOLDER.glob("*.safetensors"))
 
 

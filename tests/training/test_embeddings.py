@@ -2,11 +2,11 @@
 
 import torch
 
-from otrw.cli import parse_config
+from otrw.config.command_line import parse_config
 from otrw.data.loader import SampleSet
-from otrw.embeddings import MOST_FILES, EmbeddingCache, backbone_key
 from otrw.models.build import build_model
-from otrw.train import run
+from otrw.training.embeddings import MOST_FILES, EmbeddingCache, backbone_key
+from otrw.training.run import run
 
 
 def samples(seed=0, rows=None):

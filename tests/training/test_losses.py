@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otrw.losses import balanced_softmax, cross_entropy, ldam, logit_adjusted, make_loss, weighted_mean
+from otrw.training.losses import balanced_softmax, cross_entropy, ldam, logit_adjusted, make_loss, weighted_mean
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 CLASS_SIZES = torch.tensor([400, 81, 16, 1])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, log_loss, roc_auc_score
 
-from otrw.metrics import NUM_CALIBRATION_BINS, auroc, count, group_error, merge, summarize, zero_counts
+from otrw.training.metrics import NUM_CALIBRATION_BINS, auroc, count, group_error, merge, summarize, zero_counts
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 LIMITS = {"many_above": 100, "few_below": 20}

@@ -17,16 +17,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from otrw import checkpoint, ledger
-from otrw.cli import exit_with_message, parse_config
+from otrw.commands.exit import exit_with_message
+from otrw.config.command_line import parse_config
 from otrw.data.datasets import make_datasets
 from otrw.errors import UserError
-from otrw.loop import NonFiniteError
 from otrw.models.build import build_model, num_parameters
 from otrw.ot.weights import effective_number_weights
-from otrw.train import run
+from otrw.records import ledger
+from otrw.training import checkpoints
+from otrw.training.loop import NonFiniteError
+from otrw.training.run import run
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("stage1", "class_balanced_meta", "ot_labels_meta")
 SOLVE = ("num_iterations", "marginal_error", "converged")
 STAGE1_EPOCHS, STAGE2_EPOCHS, ROUNDS, NUM_TEST = 2, 3, 2, 602
@@ -55,8 +57,8 @@ TINY = [
 ]
 KILLED_RUN = """
 import os, signal, sys
-from otrw.cli import parse_config
-from otrw.train import run
+from otrw.config.command_line import parse_config
+from otrw.training.run import run
 
 def report(line):
     if (line["stage"], line["round"], line["epoch"]) == ("stage2", 2, 3):  # written down, not yet in a checkpoint
@@ -383,7 +385,7 @@ def test_divergence_leaves_a_checkpoint_from_which_the_loss_is_finite(tmp_path):
     config = tiny_config(tmp_path, "diverged", *settings, rows=("stage1",))
     with pytest.raises(NonFiniteError):
         run(config)
-    state = checkpoint.load_latest(tmp_path / "diverged" / "stage1" / "checkpoints")
+    state = checkpoints.load_latest(tmp_path / "diverged" / "stage1" / "checkpoints")
     if state is not None:
         net = build_model("small", 10, in_channels=1, width_multiplier=config.model.width_multiplier)
         net.load_state_dict(state["module"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tuning.proposals import Proposals
-from tuning.space import parse_space
+from otrw.tuning.proposals import Proposals
+from otrw.tuning.space import parse_space
 
 SPACE = parse_space({"ot.mixing": {"grid": [0.0, 0.5, 1.0]}, "ot.weights": {"choice": ["semi_relaxed", "sgd"]}})
 RANGES = parse_space({"ot.epsilon": {"loguniform": [0.01, 1.0]}, "ot.weights": {"choice": ["semi_relaxed", "sgd"]}})

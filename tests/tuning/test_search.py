@@ -18,13 +18,13 @@ import yaml
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from otrw import ledger
-from otrw.cli import parse_config
+from otrw.config.command_line import parse_config
 from otrw.errors import UserError
-from tuning.outcomes import Ranked, ranking
-from tuning.plan import HELD_OUT, make_plan
+from otrw.records import ledger
+from otrw.tuning.outcomes import Ranked, ranking
+from otrw.tuning.plan import HELD_OUT, make_plan
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "tuning" / "search.py")
 TINY = [
     "--data.imbalance_factor=10",
@@ -78,7 +78,7 @@ def plan_of(folder, *arguments):
 
 def search_here(plan):
     """Run a plan in this process: (whether a best was found, lines of trials.jsonl)."""
-    from tuning.experiment import run_search
+    from otrw.tuning.ray_search import run_search
 
     console = Console(width=80, file=open(os.devnull, "w"))  # noqa: SIM115
     found = run_search(plan.folder, plan.search, console, None)
@@ -172,7 +172,7 @@ def test_resumed_nothing_finished_runs_again(searched, tmp_path):
 
 def test_a_search_that_is_over_only_prints(searched, tmp_path, monkeypatch):
     plan, lines = searched
-    monkeypatch.setattr("tuning.experiment.connect", None)
+    monkeypatch.setattr("otrw.tuning.ray_search.connect", None)
     assert search_here(make_plan([f"--resume={plan.folder}"])) == (True, lines)
 
 
@@ -210,8 +210,8 @@ def flaky_trial(config, job):
 
 def test_failed_trials_are_tried_again_then_reported_and_do_not_end_the_search(own_ray, tmp_path, monkeypatch):
     own_ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr("tuning.experiment.run_trial", flaky_trial)
-    monkeypatch.setattr("tuning.experiment._train_stage1", lambda *_: None)
+    monkeypatch.setattr("otrw.tuning.ray_search.run_trial", flaky_trial)
+    monkeypatch.setattr("otrw.tuning.ray_search._train_stage1", lambda *_: None)
     space = write_space(tmp_path, {"ot.epsilon": {"grid": [0.1, 0.2, 0.3]}})
     plan = plan_of(tmp_path, space, "--algorithm=grid", "--retries=1", "--concurrent=1")
     found, lines = search_here(plan)

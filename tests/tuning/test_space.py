@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otrw.errors import UserError
-from tuning.space import (
+from otrw.tuning.space import (
     SPACES,
     check_values,
     grid_settings,

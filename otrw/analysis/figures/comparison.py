@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from otrw.aggregate import dataset_title
-from otrw.entries import Entry, label
-from otrw.figures.style import add_title, new_figure, plain_logarithmic
-from otrw.ledger import read_lines
-from otrw.looks import BLACK, GREY, LOOKS
-from otrw.rows import TITLES
-from otrw.statistics import mean_std
+from otrw.analysis.figures.style import add_title, new_figure, plain_logarithmic
+from otrw.analysis.statistics import mean_std
+from otrw.analysis.table import dataset_title
+from otrw.analysis.variant_styles import BLACK, GREY, LOOKS
+from otrw.config.variants import TITLES
+from otrw.records.experiments import Entry, label
+from otrw.records.ledger import read_lines
 
 MOST_CLASSES = 20  # more are shown as tenths of the classes, by size
 MAIN_ROWS = ("ot_meta", "ot", "ot_labels_meta", "class_balanced_meta", "stage1")

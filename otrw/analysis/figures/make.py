@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from otrw.entries import Entry
+from otrw.analysis.figures import comparison, samples, search, style
 from otrw.errors import UserError
-from otrw.figures import comparison, samples, search, style
+from otrw.records.experiments import Entry
 
 OF_RECORDS: dict[str, Callable[[comparison.Comparison], Figure | None]] = {
     "error": comparison.error_figure,

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from otrw.aggregate import dataset_title
-from otrw.entries import Entry, label
-from otrw.figures.style import add_title, new_figure, plain_logarithmic
-from otrw.ledger import read_columns
-from otrw.looks import BLACK, BLUE, GREY, LOOKS, VERMILLION
-from otrw.statistics import reliability
+from otrw.analysis.figures.style import add_title, new_figure, plain_logarithmic
+from otrw.analysis.statistics import reliability
+from otrw.analysis.table import dataset_title
+from otrw.analysis.variant_styles import BLACK, BLUE, GREY, LOOKS, VERMILLION
+from otrw.records.experiments import Entry, label
+from otrw.records.ledger import read_columns
 
 NUM_BINS = 15
 SMALLEST_SHOWN = 1e-4  # of the mean weight; smaller weights lie on the lower edge

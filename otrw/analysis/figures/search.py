@@ -12,11 +12,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from otrw.analysis.figures.style import COLOR_MAP, add_title, new_figure
+from otrw.analysis.statistics import best_so_far
+from otrw.analysis.variant_styles import BLACK, BLUE, GREY, VERMILLION
 from otrw.errors import UserError
-from otrw.figures.style import COLOR_MAP, add_title, new_figure
-from otrw.ledger import read_lines
-from otrw.looks import BLACK, BLUE, GREY, VERMILLION
-from otrw.statistics import best_so_far
+from otrw.records.ledger import read_lines
 
 AXES = ("ot.mixing", "ot.epsilon")
 LOGARITHMIC = ("epsilon", "learning_rate", "weight_decay", "tolerance")  # settings that are searched by orders of magnitude

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from otrw.entries import Entry
+from otrw.analysis.report.svg import histogram
+from otrw.analysis.variant_styles import BLUE, VERMILLION
 from otrw.errors import UserError
-from otrw.ledger import read_columns
-from otrw.looks import BLUE, VERMILLION
-from otrw.report.svg import histogram
+from otrw.records.experiments import Entry
+from otrw.records.ledger import read_columns
 
 NUM_SHOWN = 6
 NUM_SHOWN_OF_MANY = 3  # with more classes than this many images a class make a page of several megabytes

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from otrw.aggregate import dataset_title, net_name
-from otrw.entries import Entry, label
+from otrw.analysis.report.gallery import data_uri, gallery, train_images, weighted
+from otrw.analysis.report.style import STYLE
+from otrw.analysis.report.svg import Series, line_chart
+from otrw.analysis.table import dataset_title, net_name
+from otrw.analysis.variant_styles import BLACK, LOOKS
+from otrw.config.variants import TITLES
 from otrw.errors import UserError
-from otrw.ledger import read_lines
-from otrw.looks import BLACK, LOOKS
-from otrw.method import method
-from otrw.report.gallery import data_uri, gallery, train_images, weighted
-from otrw.report.style import STYLE
-from otrw.report.svg import Series, line_chart
-from otrw.rows import TITLES
+from otrw.records.experiments import Entry, label
+from otrw.records.fingerprint import method
+from otrw.records.ledger import read_lines
 
 MAIN_ROWS = ("ot_meta", "ot", "ot_labels_meta")
 MOST_CLASSES_AS_TABLE = 20

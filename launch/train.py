@@ -1,0 +1,9 @@
+"""Train on long-tailed data; --help explains."""
+
+import sys
+
+from otrw.commands.exit import exit_with_message
+from otrw.commands.train import main
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(sys.argv[1:]))

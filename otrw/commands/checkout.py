@@ -1,0 +1,7 @@
+"""Folders of the checkout that hold committed results; in an installed package they are not there."""
+
+from pathlib import Path
+
+ANALYSIS = Path(__file__).resolve().parents[2] / "analysis"
+RESULTS = ANALYSIS / "results"
+CHECKPOINTS = ANALYSIS / "checkpoints"

@@ -1,0 +1,37 @@
+"""From an error to one line on standard error and an exit code."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from otrw.errors import NonFiniteError, UserError
+
+
+def exit_with_message(action: Callable[[], object]) -> None:
+    """Run a command. Errors a user can mend: one line on standard error, once for all processes, exit code 2.
+
+    Other expected failures (training diverged, interrupted) exit with 1 and 130; bugs keep their traceback.
+
+    Args:
+        action: the command, without arguments.
+
+    Raises:
+        SystemExit: with code 2, 1 or 130, after the message.
+    """
+    try:
+        action()
+    except UserError as error:
+        _stop(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; go on with --run.resume and the run's folder", 130)
+    except NonFiniteError as error:
+        _stop(f"error: {error}", 1)
+
+
+def _stop(message: str, code: int) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(message, file=sys.stderr, flush=True)
+    else:
+        time.sleep(2)  # a launcher ends all processes when the first is gone: let the one that prints be the first
+    sys.exit(code)

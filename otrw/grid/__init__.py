@@ -1,0 +1,1 @@
+"""The cells of the results table as jobs, trained as concurrent processes."""

@@ -1,0 +1,1 @@
+"""Training: losses, metrics, the loop, the stages, and a whole run."""
