@@ -42,7 +42,7 @@ from otrw import distributed
 from otrw.commands.exit import exit_with_message
 from otrw.config import Config
 from otrw.config.command_line import parse_config
-from otrw.config.variants import row_config
+from otrw.config.variants import variant_config
 from otrw.data.augment import Augmentation
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet
@@ -124,7 +124,7 @@ def bench_stage1(device: torch.device, rounds: int) -> list[dict]:
 def stage1_config(precision: str, *, compiled: bool) -> Config:
     """Stage 1 of the `official` preset."""
     arguments = ["--config", "official", "--run.precision", precision, "--run.compile", str(compiled).lower()]
-    return row_config(parse_config(arguments), "stage1")
+    return variant_config(parse_config(arguments), "stage1")
 
 
 def timed_epochs(
@@ -157,7 +157,7 @@ def timed_epochs(
         journal = Journal(Path(folder) / "row", is_main=distributed.is_main(), tensorboard=False, report=report)
         session = Session(config, accelerator, random_datasets(size, accelerator.device), journal, Progress(None))
         net = fresh_net(config, session.data, accelerator.device, "bench")
-        (stage1 if config.rows[0] == "stage1" else stage2)(session, net, None)
+        (stage1 if config.variants[0] == "stage1" else stage2)(session, net, None)
     return ours, theirs
 
 
@@ -242,7 +242,7 @@ def bench_stage2(device: torch.device, rounds: int) -> list[dict]:
         ("stage 2, official weights on cached embeddings", ["--config", "official", "--stage2.embeddings", "cached"]),
         ("stage 2, preset cifar10_lt", ["--config", "cifar10_lt"]),
     ):
-        config = row_config(parse_config(arguments), "ot_meta")
+        config = variant_config(parse_config(arguments), "ot_meta")
         # a few steps of the released loop stand for an epoch: all of them cost the same
         ours, theirs = timed_epochs(config, EPOCH_SIZE, rounds, lambda: released.seconds_per_step(4) * num_steps)
         entry = ratio_entry(title, "released loop, plain statement", theirs, ours)

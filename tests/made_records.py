@@ -6,19 +6,19 @@ import yaml
 
 from otrw.config import to_dict
 from otrw.config.command_line import parse_config
-from otrw.config.variants import row_config
+from otrw.config.variants import variant_config
 
 NAMES = ("cat", "dog")
 
 
-def write_record(folder, *arguments, row="ot_meta", error=10.0, seed=0, **result):
+def write_record(folder, *arguments, variant="ot_meta", error=10.0, seed=0, **result):
     """A record of the given command line, with the given test error; returns its folder."""
     config = parse_config([*arguments, "--run.seed", str(seed)])
-    settings = json.loads(json.dumps(to_dict(row_config(config, row))))
+    settings = json.loads(json.dumps(to_dict(variant_config(config, variant))))
     dataset = config.data.source + ("_coarse" if config.data.labels == "coarse" else "")
     test = {"error": error, "balanced_error": error + 1, "ece": 2.5, "many_error": error - 1, "medium_error": None}
     content = {
-        "row": row,
+        "row": variant,
         "dataset": dataset,
         "imbalance_factor": config.data.imbalance_factor,
         "seed": seed,
@@ -30,7 +30,7 @@ def write_record(folder, *arguments, row="ot_meta", error=10.0, seed=0, **result
         "given_sizes": [80, 20],
         "true_sizes": [90, 10],
     }
-    folder = folder / row
+    folder = folder / variant
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     (folder / "environment.json").write_text(json.dumps({"commit": "0" * 40, "world_size": 1}))

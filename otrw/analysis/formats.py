@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otrw.analysis.table import METRICS, Block, Cell, Compared, Line
-from otrw.records.experiments import Entry
+from otrw.records.experiments import Experiment
 from otrw.records.fingerprint import flatten
 
 MISSING = "-"
@@ -214,7 +214,7 @@ def table_csv(blocks: Sequence[Block]) -> str:
                         "imbalance_factor": f"{factor:g}",
                         "group": line.group,
                         "method": line.name,
-                        "row": line.row or "",
+                        "row": line.variant or "",
                         "metric": block.metric,
                         "mean": cell.mean if cell else "",
                         "std": cell.std if cell and cell.std is not None else "",
@@ -230,16 +230,16 @@ def table_csv(blocks: Sequence[Block]) -> str:
     return _csv(rows)
 
 
-def records_csv(entries: Sequence[Entry]) -> str:
+def records_csv(experiments: Sequence[Experiment]) -> str:
     """One line a record with everything it holds but lists: settings, environment, result. Columns of any version are kept."""
     rows = []
-    for entry in entries:
-        record = entry.record
+    for experiment in experiments:
+        record = experiment.record
         derived = {
             "run": record.path.parent.name,
-            "preset": entry.preset,
-            "method": entry.method_hash,
-            "short": int(entry.short),
+            "preset": experiment.preset,
+            "method": experiment.fingerprint,
+            "short": int(experiment.short),
         }
         parts = {"config": record.config, "environment": record.environment, "result": record.result}
         flat = {path: value for path, value in flatten(parts).items() if not isinstance(value, list)}

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otrw.analysis.statistics import Difference, mean_std, paired_difference
-from otrw.config import Row
+from otrw.config import Variant
 from otrw.config.variants import TITLES
 from otrw.errors import UserError
-from otrw.records.experiments import Entry, Setting, label
+from otrw.records.experiments import Experiment, Setting, label
 
 PUBLISHED = Path(__file__).resolve().parent / "reference" / "published.csv"
 METRICS = {
@@ -25,12 +25,12 @@ PAPER_FACTORS = (200.0, 100.0, 50.0, 20.0)
 PAPER_SETTINGS = (Setting("cifar10", "none", 0.0), Setting("cifar100", "none", 0.0))
 TARGETS = {"OT re-weighting (paper)": "paper", "OT re-weighting (earlier replication)": "earlier replication"}
 PRESET_ORDER = ("official", "digits_lt", "cifar10_lt", "cifar100_lt")  # others, by name, come after
-CONTROL: dict[str, Row] = {
+CONTROL: dict[str, Variant] = {
     "ot": "class_balanced",
     "ot_meta": "class_balanced_meta",
     "ot_labels_meta": "class_balanced_meta",
 }
-"""What each OT row is held against: the same stage 1 and meta images, per-class weights."""
+"""What each OT variant is held against: the same stage 1 and meta images, per-class weights."""
 
 
 class Published(NamedTuple):
@@ -69,7 +69,7 @@ class Line(NamedTuple):
     epochs: str
     cells: dict[float, Cell]
     """{imbalance factor: cell}; a missing one is missing"""
-    row: str | None = None
+    variant: str | None = None
     differences: tuple[str, ...] = ()
     short: bool = False
     competes: bool = True
@@ -78,7 +78,7 @@ class Line(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """An OT row against its control."""
+    """An OT variant against its control."""
 
     group: str
     left: str
@@ -121,7 +121,7 @@ def read_published(path: Path = PUBLISHED) -> list[Published]:
 
 
 def make_blocks(
-    entries: Sequence[Entry],
+    experiments: Sequence[Experiment],
     published: Sequence[Published] = (),
     *,
     metric: str = "error",
@@ -129,20 +129,20 @@ def make_blocks(
     datasets: Sequence[str] = (),
     all_published: bool = False,
 ) -> list[Block]:
-    """The table of the entries that the filters leave; the paper's settings are there with or without entries."""
+    """The table of the experiments that the filters leave; the paper's settings are there with or without experiments."""
     for name, value, known in (
         ("--metric", [metric], list(METRICS)),
-        ("--preset", presets, _known([*PRESET_ORDER, *(entry.preset for entry in entries)])),
-        ("--dataset", datasets, _known([*(s.dataset for s in PAPER_SETTINGS), *(e.setting.dataset for e in entries)])),
+        ("--preset", presets, _known([*PRESET_ORDER, *(experiment.preset for experiment in experiments)])),
+        ("--dataset", datasets, _known([*(s.dataset for s in PAPER_SETTINGS), *(e.setting.dataset for e in experiments)])),
     ):
         for one in value:
             if one not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {one!r}")
-    entries = [entry for entry in entries if not presets or entry.preset in presets]
-    settings = dict.fromkeys([*PAPER_SETTINGS, *sorted({entry.setting for entry in entries}, key=_setting_order)])
+    experiments = [experiment for experiment in experiments if not presets or experiment.preset in presets]
+    settings = dict.fromkeys([*PAPER_SETTINGS, *sorted({experiment.setting for experiment in experiments}, key=_setting_order)])
     blocks = []
     for setting in sorted(settings, key=_setting_order):
-        own = [entry for entry in entries if entry.setting == setting]
+        own = [experiment for experiment in experiments if experiment.setting == setting]
         if datasets and setting.dataset not in datasets:
             continue
         if not own and presets and "official" not in presets:
@@ -177,7 +177,7 @@ def net_name(model: Mapping) -> str:
 
 def _block(
     setting: Setting,
-    entries: Sequence[Entry],
+    experiments: Sequence[Experiment],
     published: Sequence[Published],
     metric: str,
     all_published: bool,
@@ -185,14 +185,19 @@ def _block(
 ) -> Block:
     is_papers = setting in PAPER_SETTINGS
     lines = _published_lines(setting, published, all_published) if is_papers and metric in ("error", "balanced") else []
-    ours = _our_lines(entries, metric)
+    ours = _our_lines(experiments, metric)
     if is_papers and show_official and not any(line.group == "official" for line in ours):
         ours.insert(0, Line("official", label("ot_meta"), "", "", {}, "ot_meta"))
     lines += ours
     factors = {factor for line in lines for factor in line.cells} | (set(PAPER_FACTORS) if is_papers else set())
     columns = tuple(sorted(factors, reverse=True))
     return Block(
-        setting, dataset_title(setting), metric, columns, tuple(_mark_best(lines, columns)), tuple(_compare(entries, metric))
+        setting,
+        dataset_title(setting),
+        metric,
+        columns,
+        tuple(_mark_best(lines, columns)),
+        tuple(_compare(experiments, metric)),
     )
 
 
@@ -210,40 +215,40 @@ def _published_lines(setting: Setting, published: Sequence[Published], everythin
     return sorted(lines.values(), key=lambda line: line.name not in TARGETS.values())
 
 
-def _our_lines(entries: Sequence[Entry], metric: str) -> list[Line]:
-    """One line a method, and one more for the best test epoch of the official row."""
-    groups: dict[tuple, list[Entry]] = {}
-    for entry in sorted(entries, key=_entry_order):
-        groups.setdefault((entry.preset, entry.row, entry.line_hash), []).append(entry)
+def _our_lines(experiments: Sequence[Experiment], metric: str) -> list[Line]:
+    """One line a method, and one more for the best test epoch of the official variant."""
+    groups: dict[tuple, list[Experiment]] = {}
+    for experiment in sorted(experiments, key=_experiment_order):
+        groups.setdefault((experiment.preset, experiment.variant, experiment.line_hash), []).append(experiment)
     lines = []
     for members in groups.values():
         first = members[0]
         line = Line(
             first.preset,
-            label(first.row),
+            label(first.variant),
             net_name(first.record.result.get("model") or {}),
             first.epochs,
             _cells(members, lambda result: metric_value(result, metric)),
-            first.row,
+            first.variant,
             first.differences,
             first.short,
-            competes=not first.row.startswith("oracle"),
+            competes=not first.variant.startswith("oracle"),
         )
         lines.append(line)
-        if first.preset == "official" and first.row.startswith("ot") and metric == "error":
+        if first.preset == "official" and first.variant.startswith("ot") and metric == "error":
             cells = _cells(members, lambda result: result.get("best_epoch_test_error"))
             lines.append(line._replace(name=f"{line.name}, best test epoch", cells=cells, competes=False))
     return lines
 
 
-def _cells(entries: Sequence[Entry], value: Callable[[dict], float | None]) -> dict[float, Cell]:
+def _cells(experiments: Sequence[Experiment], value: Callable[[dict], float | None]) -> dict[float, Cell]:
     values: dict[float, list[float]] = {}
     hashes: dict[float, set[str]] = {}
-    for entry in entries:
-        number = value(entry.record.result)
+    for experiment in experiments:
+        number = value(experiment.record.result)
         if number is not None:
-            values.setdefault(entry.imbalance_factor, []).append(number)
-            hashes.setdefault(entry.imbalance_factor, set()).add(entry.method_hash)
+            values.setdefault(experiment.imbalance_factor, []).append(number)
+            hashes.setdefault(experiment.imbalance_factor, set()).add(experiment.fingerprint)
     assert all(len(found) == 1 for found in hashes.values()), "a mean over different methods"
     cells = {}
     for factor, numbers in values.items():
@@ -262,36 +267,43 @@ def _mark_best(lines: Iterable[Line], factors: Iterable[float]) -> list[Line]:
     return lines
 
 
-def _compare(entries: Sequence[Entry], metric: str) -> list[Compared]:
-    """Each OT row against its control, over the seeds of the runs that both are rows of."""
-    by_run: dict[tuple[str, str], Entry] = {(e.record.path.parent.name, e.row): e for e in entries}
+def _compare(experiments: Sequence[Experiment], metric: str) -> list[Compared]:
+    """Each OT variant against its control, over the seeds of the runs that both are variants of."""
+    by_run: dict[tuple[str, str], Experiment] = {(e.record.path.parent.name, e.variant): e for e in experiments}
     pairs: dict[tuple, dict[int, tuple[float, float]]] = {}
-    for entry in sorted(entries, key=_entry_order):
-        control = by_run.get((entry.record.path.parent.name, CONTROL.get(entry.row, "")))
+    for experiment in sorted(experiments, key=_experiment_order):
+        control = by_run.get((experiment.record.path.parent.name, CONTROL.get(experiment.variant, "")))
         if control is None:
             continue
-        values = metric_value(entry.record.result, metric), metric_value(control.record.result, metric)
+        values = metric_value(experiment.record.result, metric), metric_value(control.record.result, metric)
         if values[0] is None or values[1] is None:
             continue
-        key = (entry.preset, entry.row, control.row, entry.imbalance_factor, entry.method_hash, control.method_hash)
-        pairs.setdefault(key, {})[entry.seed] = values[0], values[1]
+        key = (
+            experiment.preset,
+            experiment.variant,
+            control.variant,
+            experiment.imbalance_factor,
+            experiment.fingerprint,
+            control.fingerprint,
+        )
+        pairs.setdefault(key, {})[experiment.seed] = values[0], values[1]
     compared = []
-    for (preset, row, control_row, factor, *_), found in pairs.items():
+    for (preset, variant, control_variant, factor, *_), found in pairs.items():
         left, right = ({seed: pair[side] for seed, pair in found.items()} for side in (0, 1))
         difference = paired_difference(left, right)
         if difference is not None and difference.num_pairs > 1:
-            compared.append(Compared(preset, label(row), label(control_row), factor, difference))
+            compared.append(Compared(preset, label(variant), label(control_variant), factor, difference))
     return compared
 
 
-def _entry_order(entry: Entry) -> tuple:
+def _experiment_order(experiment: Experiment) -> tuple:
     return (
-        *_preset_order(entry.preset),
-        entry.short,
-        entry.differences,
-        list(TITLES).index(entry.row),
-        -entry.imbalance_factor,
-        entry.seed,
+        *_preset_order(experiment.preset),
+        experiment.short,
+        experiment.differences,
+        list(TITLES).index(experiment.variant),
+        -experiment.imbalance_factor,
+        experiment.seed,
     )
 
 

@@ -1,4 +1,4 @@
-"""Colours that the colour-blind tell apart, with marks and hatches that survive a grey print: one look a row."""
+"""Colours that the colour-blind tell apart, with marks and hatches that survive a grey print: one look a variant."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 GREY = "#8A8A8A"
 
 
-class Look(NamedTuple):
-    """How one row is drawn in every figure."""
+class Style(NamedTuple):
+    """How one variant is drawn in every figure."""
 
     color: str
     marker: str
@@ -24,15 +24,15 @@ class Look(NamedTuple):
     line: str | tuple
 
 
-LOOKS: dict[str, Look] = {
-    "stage1": Look(BLACK, "o", "", "-"),
-    "cross_entropy": Look(PURPLE, "v", "..", (0, (1, 1))),
-    "cross_entropy_meta": Look(PURPLE, "<", "xx", "-"),
-    "class_balanced": Look(SKY, "s", "//", (0, (4, 2))),
-    "class_balanced_meta": Look(BLUE, "D", "\\\\", "-"),
-    "ot": Look(ORANGE, "^", "--", (0, (4, 2))),
-    "ot_meta": Look(VERMILLION, "P", "||", "-"),
-    "ot_labels_meta": Look(GREEN, "X", "++", "-"),
-    "oracle": Look(GREY, "p", "oo", (0, (1, 1))),
-    "oracle_meta": Look(GREY, "h", "OO", (0, (6, 1, 1, 1))),
+STYLES: dict[str, Style] = {
+    "stage1": Style(BLACK, "o", "", "-"),
+    "cross_entropy": Style(PURPLE, "v", "..", (0, (1, 1))),
+    "cross_entropy_meta": Style(PURPLE, "<", "xx", "-"),
+    "class_balanced": Style(SKY, "s", "//", (0, (4, 2))),
+    "class_balanced_meta": Style(BLUE, "D", "\\\\", "-"),
+    "ot": Style(ORANGE, "^", "--", (0, (4, 2))),
+    "ot_meta": Style(VERMILLION, "P", "||", "-"),
+    "ot_labels_meta": Style(GREEN, "X", "++", "-"),
+    "oracle": Style(GREY, "p", "oo", (0, (1, 1))),
+    "oracle_meta": Style(GREY, "h", "OO", (0, (6, 1, 1, 1))),
 }

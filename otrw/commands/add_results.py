@@ -3,8 +3,8 @@
     python analysis/add_results.py runs/NAME [searches/NAME ...]
     python analysis/add_results.py runs/NAME --checkpoint       # and the stage-1 net, to analysis/checkpoints/
 
-A row's config.yaml, environment.json, metrics.jsonl and result.json go to analysis/results/NAME/ROW/; weights, predictions,
-models and TensorBoard logs stay behind. Rows that are not finished are left out, and said so. Of a search its settings, its
+A variant's config.yaml, environment.json, metrics.jsonl and result.json go to analysis/results/NAME/ROW/; weights, predictions,
+models and TensorBoard logs stay behind. Variants that are not finished are left out, and said so. Of a search its settings, its
 trials and its best config go to analysis/results/searches/NAME/.
 """
 
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str]) -> None:
         if (run / "trials.jsonl").exists():
             _copy(SEARCH_FILES, run, options.to / "searches" / run.name)
             continue
-        rows = sorted(path.parent for path in run.glob("*/config.yaml"))
-        if not rows:
-            raise UserError(f"{run} must be a run's folder, but no row with a config.yaml is in it")
-        for row in rows:
-            if not (row / "result.json").exists():
-                print(f"{row}: not finished, left out")
+        variants = sorted(path.parent for path in run.glob("*/config.yaml"))
+        if not variants:
+            raise UserError(f"{run} must be a run's folder, but no variant with a config.yaml is in it")
+        for variant in variants:
+            if not (variant / "result.json").exists():
+                print(f"{variant}: not finished, left out")
                 continue
-            _copy(FILES, row, options.to / run.name / row.name)
+            _copy(FILES, variant, options.to / run.name / variant.name)
         if options.checkpoint:
             model = run / "stage1" / "model.safetensors"
             if not model.exists():

@@ -7,9 +7,9 @@
 error, class_error, class_weight and curves need only committed records; weights and reliability need the Parquet files
 of local runs. Figure 1 of the paper (weights under feature, label and combined cost) on digits, some seconds each:
 
-    python launch/train.py --run.name feature --ot.mixing 1 --rows [ot_meta] --stage2.rounds 1
-    python launch/train.py --run.name label --ot.mixing 0 --rows [ot_meta] --stage2.rounds 1
-    python launch/train.py --run.name combined --ot.mixing 0.5 --rows [ot_meta] --stage2.rounds 1
+    python launch/train.py --run.name feature --ot.mixing 1 --variants [ot_meta] --stage2.rounds 1
+    python launch/train.py --run.name label --ot.mixing 0 --variants [ot_meta] --stage2.rounds 1
+    python launch/train.py --run.name combined --ot.mixing 0.5 --variants [ot_meta] --stage2.rounds 1
     python analysis/make_figures.py runs/feature runs/label runs/combined --figure weights
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from otrw.commands.checkout import RESULTS
 from otrw.errors import UserError
-from otrw.records.experiments import load_entries
+from otrw.records.experiments import load_experiments
 
 FIGURES = ("error", "class_error", "class_weight", "curves", "weights", "reliability")
 
@@ -39,12 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    entries, problems = load_entries(options.records or [RESULTS, Path("runs")], unique=False)
-    entries = [entry for entry in entries if not options.dataset or entry.setting.dataset in options.dataset]
+    experiments, problems = load_experiments(options.records or [RESULTS, Path("runs")], unique=False)
+    experiments = [
+        experiment for experiment in experiments if not options.dataset or experiment.setting.dataset in options.dataset
+    ]
     for problem in problems:
         print(problem, file=sys.stderr)
     written = make_figures(
-        entries,
+        experiments,
         [name for name in options.figure if name != "none"],
         searches=options.search,
         benchmarks=options.benchmark,

@@ -15,23 +15,23 @@ from pathlib import Path
 
 from otrw.analysis.report.page import make_page
 from otrw.errors import UserError
-from otrw.records.experiments import load_entries
+from otrw.records.experiments import load_experiments
 from otrw.records.ledger import write_text
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, read, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or of single rows of runs")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or of single variants of runs")
     parser.add_argument("--output", type=Path, help="the page to write (default: report.html in the first folder)")
     options = parser.parse_args(arguments)
     for run in options.runs:
         if not run.is_dir():
             raise UserError(f"runs must be folders of runs, got {str(run)!r}, which is none")
-    entries, problems = load_entries(options.runs, unique=False)
-    if not entries:
-        raise UserError("; ".join(problems) or f"runs must hold finished rows, got {str(options.runs[0])!r} with none")
-    page, missing = make_page(entries)
+    experiments, problems = load_experiments(options.runs, unique=False)
+    if not experiments:
+        raise UserError("; ".join(problems) or f"runs must hold finished variants, got {str(options.runs[0])!r} with none")
+    page, missing = make_page(experiments)
     for line in (*problems, *missing):
         print(line, file=sys.stderr)
     output = options.output or options.runs[0] / "report.html"

@@ -5,7 +5,7 @@ python launch/reproduce.py                                         # the paper's
 python launch/reproduce.py --factors 100 --seeds 0 --budget-minutes 60 --run.precision bf16
 python launch/reproduce.py --presets digits_lt --datasets digits --factors 20 50    # the small example, minutes
 
-Finished rows are recognised by a hash of their settings and not trained again, wherever below --directory they lie; an
+Finished variants are recognised by a hash of their settings and not trained again, wherever below --directory they lie; an
 interrupted run goes on from its last epoch; a stage 1 that several presets share is trained once. Runs go side by side
 as processes, on GPUs in turn. Further options are settings of all runs, as for launch/train.py.
 """
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     deadline = time.monotonic() + 60 * options.budget_minutes if options.budget_minutes else float("inf")
     failed = Grid(jobs, directory, num_slots, gpus, console).train(deadline)
-    left = sum(1 for rows in job_states(jobs, directory).values() if not is_done(rows))
+    left = sum(1 for variants in job_states(jobs, directory).values() if not is_done(variants))
     console.print(f"{len(jobs) - left} of {len(jobs)} runs done" + (f"; {len(failed)} failed" if failed else ""))
     if left and not failed:
         console.print("the same command goes on")

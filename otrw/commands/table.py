@@ -19,7 +19,7 @@ from otrw.analysis import formats
 from otrw.analysis.table import METRICS, make_blocks, read_published
 from otrw.commands.checkout import RESULTS
 from otrw.errors import UserError
-from otrw.records.experiments import load_entries
+from otrw.records.experiments import load_experiments
 from otrw.records.ledger import replace_between, write_text
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    entries, problems = load_entries(options.records or default)
+    experiments, problems = load_experiments(options.records or default)
     for problem in problems:
         print(problem, file=sys.stderr)
     blocks = make_blocks(
-        entries,
+        experiments,
         read_published(),
         metric=options.metric,
         presets=options.preset,
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     if options.write:
         replace_between(options.write, BEGIN, END, formats.markdown(blocks))
-        print(f"{options.write}: the table of {len(entries)} records")
+        print(f"{options.write}: the table of {len(experiments)} records")
         return
     if options.format == "terminal" and not options.output:
         Console().print(formats.terminal(blocks), highlight=False)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         "latex": lambda: formats.latex(blocks),
         "html": lambda: formats.html_page(blocks),
         "csv": lambda: formats.table_csv(blocks),
-        "records": lambda: formats.records_csv(entries),
+        "records": lambda: formats.records_csv(experiments),
     }[options.format]()
     if options.output:
         try:

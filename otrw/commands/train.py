@@ -1,4 +1,4 @@
-"""Train on long-tailed data: stage 1 once, then every row of stage 2 on top of it.
+"""Train on long-tailed data: stage 1 once, then every variant of stage 2 on top of it.
 
 accelerate launch launch/train.py                                     # the digits example, under a minute
 accelerate launch launch/train.py --config cifar10_lt --data.root data --ot.epsilon 0.05
@@ -23,5 +23,5 @@ def main(arguments: Sequence[str]) -> None:
     console = Console() if distributed.is_main() else None
     result = run(config, console=console)
     if console is not None:
-        print_result(console, result.folder, result.rows)
+        print_result(console, result.folder, result.variants)
     distributed.shut_down()

@@ -9,10 +9,10 @@ from otrw.config.tree import (
     ModelConfig,
     OptimizerConfig,
     OTConfig,
-    Row,
     RunConfig,
     Stage1Config,
     Stage2Config,
+    Variant,
     to_dict,
 )
 
@@ -25,9 +25,9 @@ __all__ = [
     "ModelConfig",
     "OTConfig",
     "OptimizerConfig",
-    "Row",
     "RunConfig",
     "Stage1Config",
     "Stage2Config",
+    "Variant",
     "to_dict",
 ]

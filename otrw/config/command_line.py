@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from otrw.config.earlier_names import RENAMED, with_present_names
 from otrw.config.tree import Config
 from otrw.errors import UserError
 
@@ -37,7 +38,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run.resume must be a run's folder, got {str(folder)!r}, which has no config.yaml")
     if (folder / "environment.json").is_file():
-        raise UserError(f"run.resume must be a run's folder, got the row {str(folder)!r}; give {str(folder.parent)!r}")
+        raise UserError(f"run.resume must be a run's folder, got the variant {str(folder)!r}; give {str(folder.parent)!r}")
     stored = parse_config(["--config", str(folder / "config.yaml")])
     return replace(stored, run=replace(stored.run, resume=str(folder)))
 
@@ -51,10 +52,11 @@ def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
         if key == "--config":
             named = True
             value = value if separator else next(pieces, "")
-            result += ["--config", str(_config_file(value))]
+            result += ["--config", _config_file(value)]
         else:
-            result.append(piece)
-    return result if named else ["--config", str(_config_file(default)), *result]
+            name = key.removeprefix("--")
+            result.append(f"--{RENAMED[name]}{separator}{value}" if key.startswith("--") and name in RENAMED else piece)
+    return result if named else ["--config", _config_file(default), *result]
 
 
 def _preset_named_last(arguments: list[str]) -> str | None:
@@ -64,7 +66,8 @@ def _preset_named_last(arguments: list[str]) -> str | None:
     return presets[-1] if presets else None
 
 
-def _config_file(name: str) -> Path:
+def _config_file(name: str) -> str:
+    """What jsonargparse takes for a config: a path, or the text of a file in which settings have earlier names."""
     if Path(name).is_file():
         try:
             settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
@@ -74,10 +77,10 @@ def _config_file(name: str) -> Path:
             raise UserError(
                 f"--config {name} must hold sections of settings, got {type(settings).__name__}; see --print_config"
             )
-        return Path(name)
+        return name if settings.keys().isdisjoint(RENAMED) else yaml.safe_dump(with_present_names(settings))
     preset = PRESETS / f"{name}.yaml"
     if preset.is_file():
-        return preset
+        return str(preset)
     known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml")))
     raise UserError(f"--config must name a file or one of the presets {known}, got {name!r}")
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from otrw.errors import check
 
-Row = Literal[
+Variant = Literal[
     "stage1",
     "cross_entropy",
     "cross_entropy_meta",
@@ -305,8 +305,8 @@ class Stage2Config:
     loss: LossConfig = field(default_factory=LossConfig)
     """Per-sample loss."""
     rounds: int = 1
-    """OT rows only: how often to compute weights from the last net's embeddings and train again. Round 1 starts from
-    stage 1. Rows without OT have nothing to iterate and always take one."""
+    """OT variants only: how often to compute weights from the last net's embeddings and train again. Round 1 starts from
+    stage 1. Variants without OT have nothing to iterate and always take one."""
     refresh_every_epochs: int | None = None
     """Re-compute the weights from fresh embeddings every so many epochs; null keeps them for the round."""
     apply_weights: Literal["loss", "sampling"] = "loss"
@@ -371,7 +371,7 @@ class RunConfig:
     checkpoint_every_epochs: int = 1
     """Epochs between checkpoints; an interrupted run repeats at most this many."""
     keep_checkpoints: int = 1
-    """How many checkpoints of a row stay while it runs."""
+    """How many checkpoints of a variant stay while it runs."""
     tensorboard: bool = True
     """Write TensorBoard logs."""
     timeout_seconds: float = 600.0
@@ -402,41 +402,41 @@ class Config:
     """Training on the re-weighted loss."""
     run: RunConfig = field(default_factory=RunConfig)
     """Where and how it runs."""
-    rows: tuple[Row, ...] = ("ot_meta",)
+    variants: tuple[Variant, ...] = ("ot_meta",)
     """Which stage 2 to train, one after the other on the same stage 1: the setting itself (ot_meta) and its controls.
     stage1: none. cross_entropy, class_balanced, ot, oracle: which weights; _meta: with the meta images in the loss, all
-    other rows without. ot_labels: with transported labels too."""
+    other variants without. ot_labels: with transported labels too."""
 
     def __post_init__(self) -> None:
-        check(len(self.rows) > 0, "rows", list(self.rows), "name at least one row")
-        check(len(set(self.rows)) == len(self.rows), "rows", list(self.rows), "name each row once")
+        check(len(self.variants) > 0, "variants", list(self.variants), "name at least one")
+        check(len(set(self.variants)) == len(self.variants), "variants", list(self.variants), "name each variant once")
         has_stage2 = self.stage2.trainable != "none"
-        for row in self.rows:
-            check(row == "stage1" or has_stage2, "rows", row, "be stage1 with stage2.trainable=none")
+        for variant in self.variants:
+            check(variant == "stage1" or has_stage2, "variants", variant, "be stage1 with stage2.trainable=none")
             check(
-                not row.endswith("_meta") or self.stage2.meta_loss_factor > 0 or not has_stage2,
+                not variant.endswith("_meta") or self.stage2.meta_loss_factor > 0 or not has_stage2,
                 "stage2.meta_loss_factor",
                 self.stage2.meta_loss_factor,
-                f"be > 0 for row {row}",
+                f"be > 0 for variant {variant}",
             )
             check(
-                not row.startswith("ot") or self.ot.weights in ("semi_relaxed", "sgd", "network"),
+                not variant.startswith("ot") or self.ot.weights in ("semi_relaxed", "sgd", "network"),
                 "ot.weights",
                 self.ot.weights,
-                f"be semi_relaxed, sgd or network for row {row}",
-                "the others are controls, to be had as rows of their own",
+                f"be semi_relaxed, sgd or network for variant {variant}",
+                "the others are controls, to be had as variants of their own",
             )
             check(
-                not row.startswith("ot_labels") or self.ot.label_transport > 0,
+                not variant.startswith("ot_labels") or self.ot.label_transport > 0,
                 "ot.label_transport",
                 self.ot.label_transport,
-                f"be > 0 for row {row}",
+                f"be > 0 for variant {variant}",
                 "try 0.5",
             )
             check(
-                not row.startswith("oracle") or self.data.label_noise != "none",
-                "rows",
-                row,
+                not variant.startswith("oracle") or self.data.label_noise != "none",
+                "variants",
+                variant,
                 "come with data.label_noise",
                 "without wrong labels the oracle is class_balanced",
             )

@@ -1,8 +1,8 @@
-"""What each row of a comparison trains: the configured setting, or the same with one thing switched off."""
+"""What each variant of a comparison trains: the configured setting, or the same with one thing switched off."""
 
 from dataclasses import replace
 
-from otrw.config.tree import Config, Row
+from otrw.config.tree import Config, Variant
 
 TITLES: dict[str, str] = {
     "stage1": "plain training (stage 1)",
@@ -18,12 +18,12 @@ TITLES: dict[str, str] = {
 }
 
 
-def row_config(config: Config, row: Row) -> Config:
-    """The config that trains this row alone. Applying it twice changes nothing."""
-    if row == "stage1":
-        return replace(config, stage2=replace(config.stage2, trainable="none"), rows=(row,))
+def variant_config(config: Config, variant: Variant) -> Config:
+    """The config that trains this variant alone. Applying it twice changes nothing."""
+    if variant == "stage1":
+        return replace(config, stage2=replace(config.stage2, trainable="none"), variants=(variant,))
     ot, stage2 = config.ot, config.stage2
-    kind = row.removesuffix("_meta")
+    kind = variant.removesuffix("_meta")
     match kind:
         case "cross_entropy":
             ot = replace(ot, weights="none")
@@ -35,6 +35,6 @@ def row_config(config: Config, row: Row) -> Config:
         ot = replace(ot, label_transport=0.0)
     if not kind.startswith("ot"):
         stage2 = replace(stage2, rounds=1, refresh_every_epochs=None)  # nothing to iterate
-    if not row.endswith("_meta"):
+    if not variant.endswith("_meta"):
         stage2 = replace(stage2, meta_loss_factor=0.0)
-    return replace(config, ot=ot, stage2=stage2, rows=(row,))
+    return replace(config, ot=ot, stage2=stage2, variants=(variant,))

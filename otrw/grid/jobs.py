@@ -6,13 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw.config import Config, Row, to_dict
+from otrw.config import Config, Variant, to_dict
 from otrw.config.command_line import PRESETS, parse_config
-from otrw.config.variants import row_config
+from otrw.config.variants import variant_config
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
 from otrw.records import ledger
-from otrw.records.fingerprint import method_hash
+from otrw.records.fingerprint import fingerprint
 
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 NUM_PER_CLASS = {"digits": 116, "cifar10": 5000, "cifar100": 500}  # smallest training class of the source
@@ -21,25 +21,25 @@ CACHED_WHERE_TOO_LONG = {("official", "cifar100"): ["--stage2.embeddings", "cach
 
 
 class Job(NamedTuple):
-    """One run: stage 1 once and every row of a preset on it, for one data set, factor and seed."""
+    """One run: stage 1 once and every variant of a preset on it, for one data set, factor and seed."""
 
     name: str
     preset: str
     arguments: tuple[str, ...]
     """What launch/train.py is called with, but for where the run goes."""
     config: Config
-    hashes: dict[Row, str]
-    """Method hash of each row, with its seed."""
+    hashes: dict[Variant, str]
+    """Method hash of each variant, with its seed."""
 
 
-class RowState(NamedTuple):
-    """How far one row of a job is."""
+class VariantState(NamedTuple):
+    """How far one variant of a job is."""
 
     done_epochs: int
     epochs: int
     is_done: bool
     work: float
-    """Forward passes of images that the whole row costs, a training step counting three an image."""
+    """Forward passes of images that the whole variant costs, a training step counting three an image."""
 
     @property
     def work_left(self) -> float:
@@ -82,56 +82,58 @@ def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequenc
     cell = ["--data.source", dataset, "--data.imbalance_factor", f"{factor:g}", "--run.seed", str(seed)]
     arguments = ["--config", preset, *cell, *CACHED_WHERE_TOO_LONG.get((preset, dataset), []), *overrides]
     config = parse_config(arguments)
-    rows: tuple[Row, ...] = ("stage1", *(row for row in config.rows if row != "stage1"))
-    hashes: dict[Row, str] = {row: method_hash(to_dict(row_config(config, row)), with_seed=True) for row in rows}
-    whole = method_hash(to_dict(config), with_seed=True)
+    variants: tuple[Variant, ...] = ("stage1", *(variant for variant in config.variants if variant != "stage1"))
+    hashes: dict[Variant, str] = {
+        variant: fingerprint(to_dict(variant_config(config, variant)), with_seed=True) for variant in variants
+    }
+    whole = fingerprint(to_dict(config), with_seed=True)
     name = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
     return Job(name, preset, tuple(arguments), config, hashes)
 
 
-def finished_rows(directories: Iterable[Path]) -> dict[str, Path]:
-    """Method hash with seed -> folder, of every finished row below the directories; broken records do not count."""
+def finished_variants(directories: Iterable[Path]) -> dict[str, Path]:
+    """Method hash with seed -> folder, of every finished variant below the directories; broken records do not count."""
     found: dict[str, Path] = {}
     for path in [path for directory in directories for path in ledger.result_files(directory)]:
-        row_hash = _hash_of_record(path.parent, path.stat().st_mtime_ns)
-        if row_hash is not None:
-            found.setdefault(row_hash, path.parent)
+        variant_hash = _hash_of_record(path.parent, path.stat().st_mtime_ns)
+        if variant_hash is not None:
+            found.setdefault(variant_hash, path.parent)
     return found
 
 
 @cache
 def _hash_of_record(folder: Path, _modified_ns: int) -> str | None:
     try:
-        return method_hash(ledger.read_record(folder).config, with_seed=True)
+        return fingerprint(ledger.read_record(folder).config, with_seed=True)
     except UserError:
         return None
 
 
-def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[Row, RowState]:
-    """How far each row of a job is, from its folder and from equal rows that were trained elsewhere."""
-    states: dict[Row, RowState] = {}
-    for row, row_hash in job.hashes.items():
-        settings = job.config.stage1 if row == "stage1" else job.config.stage2
-        epochs = settings.epochs * (1 if row == "stage1" else row_config(job.config, row).stage2.rounds)
-        is_done = row_hash in finished
-        done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / row / "metrics.jsonl")))
-        states[row] = RowState(done, epochs, is_done, row_work(job.config, row))
+def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[Variant, VariantState]:
+    """How far each variant of a job is, from its folder and from equal variants that were trained elsewhere."""
+    states: dict[Variant, VariantState] = {}
+    for variant, variant_hash in job.hashes.items():
+        settings = job.config.stage1 if variant == "stage1" else job.config.stage2
+        epochs = settings.epochs * (1 if variant == "stage1" else variant_config(job.config, variant).stage2.rounds)
+        is_done = variant_hash in finished
+        done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / variant / "metrics.jsonl")))
+        states[variant] = VariantState(done, epochs, is_done, variant_work(job.config, variant))
     return states
 
 
-def job_states(jobs: list[Job], directory: Path) -> dict[str, dict[Row, RowState]]:
-    """{name of the job: how far each of its rows is}; rows trained anywhere below the directory count."""
-    finished = finished_rows([directory])
+def job_states(jobs: list[Job], directory: Path) -> dict[str, dict[Variant, VariantState]]:
+    """{name of the job: how far each of its variants is}; variants trained anywhere below the directory count."""
+    finished = finished_variants([directory])
     return {job.name: job_state(job, directory, finished) for job in jobs}
 
 
-def is_done(rows: dict[Row, RowState]) -> bool:
+def is_done(variants: dict[Variant, VariantState]) -> bool:
     """Whether nothing of a job is left to train."""
-    return all(state.is_done for state in rows.values())
+    return all(state.is_done for state in variants.values())
 
 
-def row_work(config: Config, row: Row) -> float:
-    """Forward passes of images that a row costs, a training step counting three an image (forward and backward)."""
+def variant_work(config: Config, variant: Variant) -> float:
+    """Forward passes of images that a variant costs, a training step counting three an image (forward and backward)."""
     data, source = config.data, config.data.source
     num_cut = data.num_meta_per_class + data.num_validation_per_class
     head = NUM_PER_CLASS[source] - num_cut
@@ -142,13 +144,13 @@ def row_work(config: Config, row: Row) -> float:
     def evaluations(epochs: int) -> int:
         return num_test * -(-epochs // config.run.evaluate_every_epochs)
 
-    if row == "stage1":
+    if variant == "stage1":
         if config.stage1.checkpoint:
             return num_test
         return 3.0 * config.stage1.epochs * num_train + evaluations(config.stage1.epochs)
-    settings = replace(config.stage2, rounds=row_config(config, row).stage2.rounds)
+    settings = replace(config.stage2, rounds=variant_config(config, variant).stage2.rounds)
     num_steps = -(-num_train // settings.batch_size)
-    with_meta = row.endswith("_meta")
+    with_meta = variant.endswith("_meta")
     num_images = num_train + with_meta * num_steps * (settings.meta_batch_size or num_meta)
     if settings.trainable == "classifier" and settings.embeddings == "cached":
         return float(num_train + num_meta + 3 * num_test)

@@ -5,8 +5,8 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from otrw.config import Row
-from otrw.grid.jobs import Job, RowState, is_done
+from otrw.config import Variant
+from otrw.grid.jobs import Job, VariantState, is_done
 
 
 def visible_gpus(job: Job) -> list[str]:
@@ -19,23 +19,25 @@ def visible_gpus(job: Job) -> list[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def print_plan(console: Console, jobs: list[Job], states: dict[str, dict[Row, RowState]]) -> None:
+def print_plan(console: Console, jobs: list[Job], states: dict[str, dict[Variant, VariantState]]) -> None:
     """One line a cell, one column a seed: done, to do, or the share that is done."""
     seeds = sorted({job.config.run.seed for job in jobs})
-    num_done = sum(state.is_done for rows in states.values() for state in rows.values())
-    num_rows = sum(len(rows) for rows in states.values())
-    table = Table(title=f"{len(jobs)} runs, {num_done} of {num_rows} rows done", title_justify="left", title_style="bold")
-    for name, justify in (("preset", "left"), ("data set", "left"), ("factor", "right"), ("rows", "right")):
+    num_done = sum(state.is_done for variants in states.values() for state in variants.values())
+    num_variants = sum(len(variants) for variants in states.values())
+    table = Table(
+        title=f"{len(jobs)} runs, {num_done} of {num_variants} variants done", title_justify="left", title_style="bold"
+    )
+    for name, justify in (("preset", "left"), ("data set", "left"), ("factor", "right"), ("variants", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for seed in seeds:
         table.add_column(f"seed {seed}", justify="right")
     cells: dict[tuple[str, str, str, str], dict[int, str]] = {}
     for job in jobs:
-        rows, data = states[job.name], job.config.data
-        key = (job.preset, str(data.source), f"{data.imbalance_factor:g}", str(len(rows)))
-        share = 1 - sum(state.work_left for state in rows.values()) / sum(state.work for state in rows.values())
-        is_begun = any(state.is_done or state.done_epochs for state in rows.values())
-        text = "done" if is_done(rows) else f"{100 * share:.0f} %" if is_begun else "to do"
+        variants, data = states[job.name], job.config.data
+        key = (job.preset, str(data.source), f"{data.imbalance_factor:g}", str(len(variants)))
+        share = 1 - sum(state.work_left for state in variants.values()) / sum(state.work for state in variants.values())
+        is_begun = any(state.is_done or state.done_epochs for state in variants.values())
+        text = "done" if is_done(variants) else f"{100 * share:.0f} %" if is_begun else "to do"
         cells.setdefault(key, {})[job.config.run.seed] = text
     for key, by_seed in cells.items():
         table.add_row(*key, *(by_seed[seed] for seed in seeds))
@@ -43,7 +45,7 @@ def print_plan(console: Console, jobs: list[Job], states: dict[str, dict[Row, Ro
 
 
 def print_estimate(
-    console: Console, jobs: list[Job], states: dict[str, dict[Row, RowState]], num_slots: int, gpus: list[str]
+    console: Console, jobs: list[Job], states: dict[str, dict[Variant, VariantState]], num_slots: int, gpus: list[str]
 ) -> None:
     """Time from the work that is left and the speed of a few steps measured now."""
     import torch
@@ -51,12 +53,12 @@ def print_estimate(
     from otrw.grid.speed import images_per_second
     from otrw.training.run import start_accelerator
 
-    rows = [(job, row, state) for job in jobs for row, state in states[job.name].items() if not state.is_done]
+    variants = [(job, variant, state) for job in jobs for variant, state in states[job.name].items() if not state.is_done]
     seen: set[str] = set()
     left = 0.0
-    for job, row, state in rows:
-        if job.hashes[row] not in seen:  # shared by several presets: trained once
-            seen.add(job.hashes[row])
+    for job, variant, state in variants:
+        if job.hashes[variant] not in seen:  # shared by several presets: trained once
+            seen.add(job.hashes[variant])
             left += state.work_left
     if not left:
         console.print("all done; nothing to train")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from otrw.grid.jobs import Job, finished_rows, is_done, job_states
+from otrw.grid.jobs import Job, finished_variants, is_done, job_states
 from otrw.records import ledger
 
 TRAIN = ("-m", "otrw", "train")
@@ -55,7 +55,7 @@ class Grid:
             TimeRemainingColumn(),
         )
         bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        total = sum(state.work for rows in states.values() for state in rows.values())
+        total = sum(state.work for variants in states.values() for state in variants.values())
         task = bars.add_task("whole grid", total=total, note="")
         next_log = time.monotonic() + LOG_EVERY_SECONDS
         with bars:
@@ -64,7 +64,9 @@ class Grid:
                     self._reap()
                     self._start_what_can()
                     time.sleep(POLL_SECONDS)
-                    left = sum(s.work_left for rows in job_states(self.jobs, self.directory).values() for s in rows.values())
+                    left = sum(
+                        s.work_left for variants in job_states(self.jobs, self.directory).values() for s in variants.values()
+                    )
                     note = f"{len(self.running)} running, {len(self.waiting)} to go"
                     bars.update(task, completed=total - left, note=note)
                     if not self.console.is_terminal and time.monotonic() >= next_log:
@@ -80,8 +82,8 @@ class Grid:
                 return
             if ledger.is_locked(self.directory / job.name):
                 continue  # another process, of an earlier call say, trains it
-            finished = finished_rows([self.directory])
-            if all(row_hash in finished for row_hash in job.hashes.values()):
+            finished = finished_variants([self.directory])
+            if all(variant_hash in finished for variant_hash in job.hashes.values()):
                 self.waiting.remove(job)
                 self._say(f"{job.name}: done")
                 continue

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw.config import Config, DataConfig, Row, to_dict
+from otrw.config import Config, DataConfig, Variant, to_dict
 from otrw.config.command_line import PRESETS, parse_config
-from otrw.config.variants import TITLES, row_config
+from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
-from otrw.records.fingerprint import flatten, method, method_hash
+from otrw.records.fingerprint import decisive_settings, fingerprint, flatten
 from otrw.records.ledger import Record, find_records
 from otrw.records.result_check import check_result
 
@@ -29,7 +29,7 @@ class Setting(NamedTuple):
     label_noise_rate: float
 
 
-class Entry(NamedTuple):
+class Experiment(NamedTuple):
     """One record, with what a table needs to know of it."""
 
     record: Record
@@ -38,9 +38,9 @@ class Entry(NamedTuple):
     seed: int
     preset: str
     """The preset that the settings started from; "own settings" where it is not known."""
-    row: str
-    method_hash: str
-    """Equal for two entries if and only if they are the same method on the same data, up to the seed."""
+    variant: str
+    fingerprint: str
+    """Equal for two experiments if and only if they are the same method on the same data, up to the seed."""
     line_hash: str
     """The same over all settings of the data."""
     differences: tuple[str, ...]
@@ -51,8 +51,8 @@ class Entry(NamedTuple):
     """stage 1 + stage 2, as 200+20; 40+2x40 with two rounds; ? for a stage 1 of unknown length"""
 
 
-def load_entries(roots: Iterable[Path], *, unique: bool = True) -> tuple[list[Entry], list[str]]:
-    """Every finished row below the folders, and a line for each one left out.
+def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> tuple[list[Experiment], list[str]]:
+    """Every finished variant below the folders, and a line for each one left out.
 
     Copies of a record count once (the first root wins); with `unique` a method and seed trained again do so too. Trials of
     a search below a folder are passed over: they are held against validation images.
@@ -69,22 +69,22 @@ def load_entries(roots: Iterable[Path], *, unique: bool = True) -> tuple[list[En
             if by_name.setdefault(name, root) == root and not _is_trial(found.path, root):
                 records.append(found)  # otherwise the local copy of a committed record
     stage1_epochs = _epochs_of_stage1(records)
-    entries: list[Entry] = []
+    experiments: list[Experiment] = []
     by_method: dict[tuple[str, str, str], str] = {}
     for record in records:
         try:
-            entry = make_entry(record, stage1_epochs)
+            experiment = make_experiment(record, stage1_epochs)
         except UserError as error:
             problems.append(f"{record.path}: {error}; the record is left out")
             continue
-        key = entry.method_hash, entry.preset, str(entry.seed)
+        key = experiment.fingerprint, experiment.preset, str(experiment.seed)
         if key in by_method and unique:
-            if entry.row != "stage1":  # a stage 1 is evaluated again by every run that starts from it
+            if experiment.variant != "stage1":  # a stage 1 is evaluated again by every run that starts from it
                 problems.append(f"{record.path}: the same method and seed as {by_method[key]}; counted once")
             continue
         by_method[key] = str(record.path)
-        entries.append(entry)
-    return entries, problems
+        experiments.append(experiment)
+    return experiments, problems
 
 
 def _is_trial(path: Path, root: Path) -> bool:
@@ -93,7 +93,7 @@ def _is_trial(path: Path, root: Path) -> bool:
     return any((root / folder / "search.yaml").exists() for folder in between if folder != Path("."))
 
 
-def make_entry(record: Record, stage1_epochs: Mapping[str, int] | None = None) -> Entry:
+def make_experiment(record: Record, stage1_epochs: Mapping[str, int] | None = None) -> Experiment:
     """Raises UserError where the record lacks what every version wrote, or holds what this version cannot read."""
     result = record.result
     check_result(result)
@@ -103,7 +103,7 @@ def make_entry(record: Record, stage1_epochs: Mapping[str, int] | None = None) -
         raise UserError(f"config.yaml must hold settings that can be read ({type(error).__name__}: {error})") from None
 
 
-def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Entry:
+def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Experiment:
     result = record.result
     config, known_epochs = _with_true_epochs(record.config, stage1_epochs)
     data = config.get("data")
@@ -113,20 +113,20 @@ def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Entry:
         raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
     noise = data.get("label_noise", "none"), float(data.get("label_noise_rate", 0.0))
     dataset = data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
-    settings = method(config)
+    settings = decisive_settings(config)
     axes = tuple(f"data.{axis}" for axis in AXES)
     own = {path: value for path, value in settings.items() if path not in axes}
     name, preset = _preset(config, result["row"], own)
-    wanted = _preset_row(preset, result["row"], data, config) if preset else own
+    wanted = _preset_variant(preset, result["row"], data, config) if preset else own
     differences, short = _differences(own, wanted, known_epochs)
-    return Entry(
+    return Experiment(
         record=record,
         setting=Setting(dataset, *noise),
         imbalance_factor=float(result["imbalance_factor"]),
         seed=int(result["seed"]),
         preset=name,
-        row=result["row"],
-        method_hash=method_hash(config) + ("" if known_epochs else "?"),
+        variant=result["row"],
+        fingerprint=fingerprint(config) + ("" if known_epochs else "?"),
         line_hash=str(sorted(own.items())) + ("" if known_epochs else "?"),
         differences=differences,
         short=short,
@@ -134,9 +134,9 @@ def _read_config(record: Record, stage1_epochs: Mapping[str, int]) -> Entry:
     )
 
 
-def label(row: str) -> str:
-    """A row's title, as short as a column of a table wants it."""
-    title = TITLES[row].split(":")[0]
+def label(variant: str) -> str:
+    """A variant's title, as short as a column of a table wants it."""
+    title = TITLES[variant].split(":")[0]
     for long, short in ((" weights", ""), (" images", ""), ("plain training (stage 1)", "stage 1 alone")):
         title = title.replace(long, short)
     return title
@@ -150,33 +150,33 @@ def _preset_config(name: str) -> Config | None:
         return None
 
 
-def _preset(config: Mapping, row: Row, own: Mapping) -> tuple[str, Config | None]:
+def _preset(config: Mapping, variant: Variant, own: Mapping) -> tuple[str, Config | None]:
     """Name and settings of the preset; in records that name none, one with the same method, else that of the data."""
     data = config["data"]
     named = (config.get("run") or {}).get("preset")
     name = named or PRESET_OF_SOURCE[data["source"]]
     for other in [] if named else sorted(path.stem for path in PRESETS.glob("*.yaml")):
         candidate = _preset_config(other)
-        with suppress(UserError):  # a preset that has no such row
-            if candidate and _preset_row(candidate, row, data, config) == own:
+        with suppress(UserError):  # a preset that has no such variant
+            if candidate and _preset_variant(candidate, variant, data, config) == own:
                 name = other
     preset = _preset_config(name)
     return (name, preset) if preset else (named or "own settings", None)
 
 
-def _preset_row(preset: Config, row: Row, data: Mapping, config: Mapping) -> dict[str, object]:
-    """The preset's method for this row, on the record's data."""
+def _preset_variant(preset: Config, variant: Variant, data: Mapping, config: Mapping) -> dict[str, object]:
+    """The preset's method for this variant, on the record's data."""
     known = set(DataConfig.__dataclass_fields__)
     axes = {key: value for key, value in data.items() if key in AXES and key in known}
     with suppress(UserError):  # a preset that is not for these data stays as it is, and the differences say so
         preset = replace(preset, data=replace(preset.data, **axes))
-    if row.startswith("ot_labels") and not preset.ot.label_transport:
+    if variant.startswith("ot_labels") and not preset.ot.label_transport:
         share = (config.get("ot") or {}).get("label_transport", 0.5)
         preset = replace(preset, ot=replace(preset.ot, label_transport=share))
     try:
-        settings = method(to_dict(row_config(preset, row)))
-    except UserError:  # the preset has no such row
-        settings = method(to_dict(preset))
+        settings = decisive_settings(to_dict(variant_config(preset, variant)))
+    except UserError:  # the preset has no such variant
+        settings = decisive_settings(to_dict(preset))
     return {path: value for path, value in settings.items() if path.removeprefix("data.") not in AXES}
 
 
@@ -228,10 +228,10 @@ def _with_true_epochs(config: dict, stage1_epochs: Mapping[str, int]) -> tuple[d
     return {**config, "stage1": {**settings, "epochs": stage1_epochs[run]}}, True
 
 
-def _epochs(config: Mapping, row: str, known: bool) -> str:
+def _epochs(config: Mapping, variant: str, known: bool) -> str:
     stage1, stage2 = (config.get(section) or {} for section in ("stage1", "stage2"))
     first = str(stage1.get("epochs", "?")) if known else "?"
-    if row == "stage1":
+    if variant == "stage1":
         return first
     rounds = stage2.get("rounds", 1)
     return f"{first}+{f'{rounds}x' if rounds > 1 else ''}{stage2.get('epochs', '?')}"

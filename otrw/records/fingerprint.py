@@ -1,4 +1,4 @@
-"""What a row's numbers depend on, apart from where it ran: tables group records by it, finished work is found by it."""
+"""What a variant's numbers depend on, apart from where it ran: tables group records by it, finished work is found by it."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ OF_ITERATIONS = tuple(
 """Settings that the closed form of semi_relaxed weights has no use for."""
 
 
-def method(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
-    """The settings that decide a row's numbers and differ from the defaults, as dotted path -> value.
+def decisive_settings(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
+    """The settings that decide a variant's numbers and differ from the defaults, as dotted path -> value.
 
-    config: nested dict, as in a row's config.yaml. Where and how fast it runs is left out (files, folders, devices,
-    logging), and so are settings that the row does not use, and the seeds unless asked for. Since defaults are left out,
+    config: nested dict, as in a variant's config.yaml. Where and how fast it runs is left out (files, folders, devices,
+    logging), and so are settings that the variant does not use, and the seeds unless asked for. Since defaults are left out,
     records of older versions, written before a setting existed, compare with newer ones.
     """
     settings = {path: value for path, value in flatten(config).items() if not path.startswith(WHERE)}
@@ -48,9 +48,9 @@ def method(config: Mapping, *, with_seed: bool = False) -> dict[str, object]:
     }
 
 
-def method_hash(config: Mapping, *, with_seed: bool = False) -> str:
+def fingerprint(config: Mapping, *, with_seed: bool = False) -> str:
     """12 hex digits that two configs share if and only if their `method` is equal."""
-    text = json.dumps(method(config, with_seed=with_seed), sort_keys=True)
+    text = json.dumps(decisive_settings(config, with_seed=with_seed), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -66,9 +66,9 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def _used_sections(settings: Mapping[str, object]) -> tuple[str, ...]:
-    """Beginnings of the paths that the row makes use of."""
-    if settings.get("rows") == ["stage1"]:
-        return ("data.", "model.", "stage1.", "rows", "run.")
+    """Beginnings of the paths that the variant makes use of."""
+    if settings.get("variants") == ["stage1"]:
+        return ("data.", "model.", "stage1.", "variants", "run.")
     if settings.get("ot.weights") in WITHOUT_TRANSPORT:
-        return ("data.", "model.", "stage1.", "stage2.", "rows", "run.", "ot.weights", "ot.class_balanced_beta")
+        return ("data.", "model.", "stage1.", "stage2.", "variants", "run.", "ot.weights", "ot.class_balanced_beta")
     return ("",)

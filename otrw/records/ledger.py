@@ -1,7 +1,7 @@
 """Run records in and out: the table's only source. No torch.
 
-A run is a folder with one sub-folder a row (see `otrw.config.Row`); a row's folder holds config.yaml (reloadable),
-environment.json, metrics.jsonl (one line an epoch), result.json (there when the row is done), weights.parquet and
+A run is a folder with one sub-folder a variant (see `otrw.config.Variant`); a variant's folder holds config.yaml (reloadable),
+environment.json, metrics.jsonl (one line an epoch), result.json (there when the variant is done), weights.parquet and
 predictions.parquet (one line a sample). Files appear by write-to-temporary and rename.
 """
 
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
+from otrw.config.earlier_names import with_present_names
 from otrw.errors import UserError
 
 fcntl: ModuleType | None
@@ -32,7 +33,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "
 
 
 class Record(NamedTuple):
-    """One finished row of one run."""
+    """One finished variant of one run."""
 
     path: Path
     config: dict
@@ -182,7 +183,7 @@ def result_files(root: Path) -> list[Path]:
 
 
 def find_records(roots: list[Path]) -> Iterator[Record | str]:
-    """Every finished row below the folders, in path order; for one that cannot be read, a line that says why."""
+    """Every finished variant below the folders, in path order; for one that cannot be read, a line that says why."""
     for root in roots:
         for path in result_files(root):
             try:
@@ -192,7 +193,7 @@ def find_records(roots: list[Path]) -> Iterator[Record | str]:
 
 
 def read_record(folder: Path) -> Record:
-    """One row's record. Raises UserError where a file is missing or broken."""
+    """One variant's record. Raises UserError where a file is missing or broken."""
     values: dict[str, dict] = {}
     for name in ("config.yaml", "environment.json", "result.json"):
         path = folder / name
@@ -204,7 +205,7 @@ def read_record(folder: Path) -> Record:
             raise UserError(f"{path}: {reason}; the record is left out") from None
         if not isinstance(values[name], dict):
             raise UserError(f"{path}: not a mapping; the record is left out")
-    return Record(folder, values["config.yaml"], values["environment.json"], values["result.json"])
+    return Record(folder, with_present_names(values["config.yaml"]), values["environment.json"], values["result.json"])
 
 
 class _Dumper(yaml.SafeDumper):

@@ -41,7 +41,7 @@ def load_latest(folder: Path) -> dict | None:
 
 
 def remove_states(folder: Path) -> None:
-    """Drop all states of a finished row."""
+    """Drop all states of a finished variant."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

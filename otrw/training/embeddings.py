@@ -1,6 +1,6 @@
-"""Embeddings of the frozen stage-1 net, computed once: every row and every trial of a search on it needs the same ones.
+"""Embeddings of the frozen stage-1 net, computed once: every variant and every trial of a search on it needs the same ones.
 
-Kept in memory for the rows of one run and in the cache folder for other runs. The key is made of everything that the
+Kept in memory for the variants of one run and in the cache folder for other runs. The key is made of everything that the
 numbers depend on; a cache that cannot be read or written is passed over, since only time is lost.
 """
 
@@ -56,7 +56,7 @@ class EmbeddingCache:
     def _key(self, samples: SampleSet) -> str:
         digest = hashlib.sha256(f"{self.backbone}|{self.facts}|{tuple(samples.inputs.shape)}".encode())
         digest.update(samples.source_index.cpu().numpy().tobytes())
-        inputs = samples.inputs  # train and test share row numbers: the pixels tell them apart
+        inputs = samples.inputs  # train and test share variant numbers: the pixels tell them apart
         digest.update(str(inputs.sum(dtype=torch.float64 if inputs.is_floating_point() else torch.int64).item()).encode())
         return digest.hexdigest()[:32]
 

@@ -57,7 +57,7 @@ class Phase(NamedTuple):
 
 
 class Session(NamedTuple):
-    """Run-time facts of one row."""
+    """Run-time facts of one variant."""
 
     config: Config
     accelerator: Accelerator
@@ -267,7 +267,7 @@ def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
 
 
 def _refresh(session: Session, phase: Phase, epoch: int) -> None:
-    """Before an epoch: new weights from fresh embeddings, where the row asks for them."""
+    """Before an epoch: new weights from fresh embeddings, where the variant asks for them."""
     every = phase.refresh_every_epochs
     if every is None or epoch % every or (epoch == 0 and not phase.weighting.per_batch):
         return

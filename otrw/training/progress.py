@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, console: Console | None) -> None:
         self.console = console
-        self.row = ""
+        self.variant = ""
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         self._epochs = 0
@@ -46,7 +46,7 @@ class Progress:
 
     def phase(self, stage: str, round_number: int, done: int, epochs: int) -> None:
         """A phase begins, with some epochs done before."""
-        self._title = self.row + (f" round {round_number}" if round_number > 1 else "")
+        self._title = self.variant + (f" round {round_number}" if round_number > 1 else "")
         self._epochs, self._started = epochs, time.monotonic()
         if self._bars:
             self._task = self._bars.add_task(self._title, total=epochs, completed=done, note="")

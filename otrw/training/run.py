@@ -1,4 +1,4 @@
-"""`run`: a whole run, stage 1 once and every row of stage 2 on top of it."""
+"""`run`: a whole run, stage 1 once and every variant of stage 2 on top of it."""
 
 import copy
 import os
@@ -19,8 +19,8 @@ from rich.console import Console
 from torch import Tensor
 
 from otrw import distributed
-from otrw.config import Config, Row, RunConfig, to_dict
-from otrw.config.variants import row_config
+from otrw.config import Config, RunConfig, Variant, to_dict
+from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
 from otrw.errors import UserError
 from otrw.models.build import num_parameters
@@ -40,8 +40,8 @@ class RunResult(NamedTuple):
     """What a run produced; replicated."""
 
     folder: Path
-    rows: dict[str, dict]
-    """Result of each row, as in its result.json."""
+    variants: dict[str, dict]
+    """Result of each variant, as in its result.json."""
 
 
 Report = Callable[[dict], None]
@@ -53,9 +53,9 @@ def run(
     console: Console | None = None,
     searched: Mapping[str, object] | None = None,
 ) -> RunResult:
-    """Train stage 1 and every row of `config.rows` on it; or go on with an interrupted run.
+    """Train stage 1 and every variant of `config.variants` on it; or go on with an interrupted run.
 
-    A stage 1 that is given by `stage1.checkpoint` is evaluated for the record only where the rows name it.
+    A stage 1 that is given by `stage1.checkpoint` is evaluated for the record only where the variants name it.
     report(line) is called on the main process after every epoch with the line of metrics.jsonl. console: where the main
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
     then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
@@ -67,24 +67,24 @@ def run(
     with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
         folder = distributed.on_main(lambda: _open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
-        later: tuple[Row, ...] = tuple(row for row in config.rows if row != "stage1")
+        later: tuple[Variant, ...] = tuple(variant for variant in config.variants if variant != "stage1")
         stage1_embeddings: EmbeddingCache | None = None
-        is_trained = config.stage1.checkpoint is None or "stage1" in config.rows
-        for row in ("stage1", *later) if is_trained else later:
+        is_trained = config.stage1.checkpoint is None or "stage1" in config.variants
+        for variant in ("stage1", *later) if is_trained else later:
             # the epochs that the net has really had, where stage 1 comes from a file
-            row_settings = replace(row_config(config, row), stage1=replace(config.stage1, epochs=stage1_epochs))
-            if row != "stage1" and stage1_embeddings is None:
+            variant_settings = replace(variant_config(config, variant), stage1=replace(config.stage1, epochs=stage1_epochs))
+            if variant != "stage1" and stage1_embeddings is None:
                 stage1_embeddings = _embedding_cache(config, data, net, accelerator)
-            session = _open_row(row_settings, accelerator, data, folder / row, progress, report, searched)
+            session = _open_variant(variant_settings, accelerator, data, folder / variant, progress, report, searched)
             session = session._replace(embeddings=stage1_embeddings)
-            done = distributed.on_main(partial(_finished, folder / row))
+            done = distributed.on_main(partial(_finished, folder / variant))
             if done is not None:
-                if row == "stage1":
-                    checkpoints.load_model(folder / row / "model.safetensors", net, {})
-                results[row] = done
+                if variant == "stage1":
+                    checkpoints.load_model(folder / variant / "model.safetensors", net, {})
+                results[variant] = done
                 continue
             try:
-                results[row] = _train_row(session, net)
+                results[variant] = _train_variant(session, net)
             finally:
                 session.journal.close()
             distributed.barrier()
@@ -131,14 +131,14 @@ def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Ne
     return net, epochs
 
 
-def _train_row(session: Session, stage1_net: Net) -> dict:
-    """Train one row from where it stopped, write its record, return its result."""
+def _train_variant(session: Session, stage1_net: Net) -> dict:
+    """Train one variant from where it stopped, write its record, return its result."""
     config, folder = session.config, session.journal.folder
     started = time.monotonic()
     state = checkpoints.load_latest(folder / "checkpoints")
-    row = config.rows[0]
+    variant = config.variants[0]
     weighting: Weighting | None = None
-    if row == "stage1":
+    if variant == "stage1":
         net = stage1_net
         if not config.stage1.checkpoint:
             stage1(session, net, state)
@@ -159,7 +159,7 @@ def _result(session: Session, net: Net, weighting: Weighting | None, seconds: fl
     lines = ledger.read_lines(folder / "metrics.jsonl")
     test_errors = [line["test"]["error"] for line in lines if "test" in line]
     result = {
-        "row": config.rows[0],
+        "row": config.variants[0],
         "dataset": config.data.source + ("_coarse" if config.data.labels == "coarse" else ""),
         "imbalance_factor": config.data.imbalance_factor,
         "seed": config.run.seed,
@@ -220,7 +220,7 @@ def _write_record(
     checkpoints.save_model(folder / "model.safetensors", net, facts)
     session.journal.finish(
         {
-            "row": config.rows[0],
+            "row": config.variants[0],
             "weights": config.ot.weights,
             "mixing": config.ot.mixing,
             "epsilon": config.ot.epsilon,
@@ -270,7 +270,7 @@ def _default_name(config: Config) -> str:
     return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _open_row(
+def _open_variant(
     config: Config,
     accelerator: Accelerator,
     data: Datasets,
@@ -280,7 +280,7 @@ def _open_row(
     searched: Mapping[str, object] | None,
 ) -> Session:
     state = checkpoints.load_latest(folder / "checkpoints")
-    progress.row = config.rows[0]
+    progress.variant = config.variants[0]
     is_done = (folder / "result.json").exists()
     journal = Journal(
         folder,

@@ -46,7 +46,7 @@ def stage1(session: Session, net: Net, state: dict | None) -> None:
     config, data = session.config, session.data
     settings = config.stage1
     kind: Literal["none", "class_balanced"] = "none" if settings.class_balanced_from_epoch is None else "class_balanced"
-    table_config = replace(config, ot=replace(config.ot, weights=kind), rows=("stage1",))
+    table_config = replace(config, ot=replace(config.ot, weights=kind), variants=("stage1",))
     phase = Phase(
         "stage1",
         1,

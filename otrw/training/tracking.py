@@ -17,7 +17,7 @@ SEARCH_METRICS = ("validation/balanced_error", "validation/error")  # of a searc
 
 
 class Journal:
-    """The record of one row while it is made."""
+    """The record of one variant while it is made."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell:
             ink = "white" if shade > 0.6 else "black"
             draw.text((x + cell / 2, y + cell / 2), f"{100 * share[i, j]:.0f}", fill=ink, anchor="mm")
     if with_text:
-        draw.text((left, 4), "predicted (columns), true (rows), % of the true class", fill="black")
+        draw.text((left, 4), "predicted (columns), true (variants), % of the true class", fill="black")
         for label, name in enumerate(class_names):
             draw.text((left - 6, top + (label + 0.5) * cell), name[:14], fill="black", anchor="rm")
             draw.text((left + (label + 0.5) * cell, top - 7), name[:5], fill="black", anchor="ms")

@@ -40,7 +40,7 @@ class Weighting:
         self.weights = start_weights(config, data)
         self.targets = data.train.labels
         self.reweighter: OTReweighter | None = None
-        if config.rows[0].startswith("ot"):
+        if config.variants[0].startswith("ot"):
             self.reweighter = OTReweighter(
                 len(data.train),
                 data.num_classes,

@@ -64,8 +64,8 @@ def write_best(folder: Path, search: dict, best: Ranked) -> None:
     base = ["--config", str(folder / "config.yaml")]
     config = to_dict(settings_config(base, search["given"] | best.settings))
     config["run"] |= {"name": None, "resume": None}
-    rows = config["rows"]
-    config["rows"] = rows if search["row"] in rows else [*rows, search["row"]]
+    variants = config["variants"]
+    config["variants"] = variants if search["row"] in variants else [*variants, search["row"]]
     ledger.write_yaml(folder / "best.yaml", config)
 
 

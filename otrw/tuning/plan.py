@@ -10,9 +10,10 @@ from typing import NamedTuple, NoReturn, get_args
 
 import yaml
 
-from otrw.config import Config, Row, to_dict
+from otrw.config import Config, Variant, to_dict
 from otrw.config.command_line import parse_config
-from otrw.config.variants import row_config
+from otrw.config.earlier_names import with_present_names
+from otrw.config.variants import variant_config
 from otrw.errors import UserError, check
 from otrw.records import ledger
 from otrw.tuning.proposals import Algorithm
@@ -57,8 +58,8 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         "processes of one trial cannot share a GPU",
     )
     base, config = _searched_config(rest)
-    row = _row(options.row, config)
-    config = replace(config, rows=config.rows if row in config.rows else (*config.rows, row))
+    variant = _variant(options.variant, config)
+    config = replace(config, variants=config.variants if variant in config.variants else (*config.variants, variant))
     seeds = [config.run.seed + i for i in range(options.seeds)]
     given: dict[str, object] = {
         "data.num_validation_per_class": parse_config(rest).data.num_validation_per_class,
@@ -89,7 +90,7 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         "leave stage 1 alone with stage1.checkpoint",
         "leave one of the two out",
     )
-    check_values(space, [*base, f"--rows=[{row}]"])
+    check_values(space, [*base, f"--variants=[{variant}]"])
     if options.algorithm == "optuna":
         _check_optuna()
     algorithm = options.algorithm
@@ -97,15 +98,15 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
     if algorithm == "grid":
         size = len(grid_settings(space))
         trials = min(options.trials or size, size)
-    stage2 = row_config(config, row).stage2
+    stage2 = variant_config(config, variant).stage2
     epochs = stage2.epochs * stage2.rounds
     grace = options.grace_epochs or max(1, stage2.epochs // 2)
     check(grace <= epochs, "--grace-epochs", grace, f"be at most the {epochs} epochs of stage 2")
-    folder = _make_folder(options, config, row)
+    folder = _make_folder(options, config, variant)
     config = replace(config, run=replace(config.run, name=None, resume=None))
     search = {
         "name": folder.name,
-        "row": row,
+        "row": variant,
         "algorithm": algorithm,
         "scheduler": options.scheduler or ("none" if algorithm == "grid" else "asha"),
         "grace_epochs": grace,
@@ -135,6 +136,7 @@ def _resumed(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
         search = yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8"))
     except OSError:
         raise UserError(f"--resume must be a search's folder, got {options.resume!r}, which has no search.yaml") from None
+    search["config"] = with_present_names(search["config"])
     given = [piece.partition("=")[0] for piece in arguments if piece.startswith("--")]
     allowed = ["--resume", *map(_flag, RESUMED)]
     other = [flag for flag in given if flag not in allowed]
@@ -163,8 +165,8 @@ def describe(plan: Plan) -> list[str]:
     ]
     if search["given"]["data.num_validation_per_class"] != per_class:
         lines.append("  held out by the search: the best config that it writes trains on them again")
-    for path, entry in search["space"].items():
-        ((kind, values),) = entry.items()
+    for path, experiment in search["space"].items():
+        ((kind, values),) = experiment.items()
         lines.append(f"  {path:<32} {kind} {', '.join(str(value) for value in values)}")
     return lines
 
@@ -189,18 +191,18 @@ def _searched_config(rest: list[str]) -> tuple[list[str], Config]:
     return base, config
 
 
-def _row(wanted: str | None, config: Config) -> Row:
-    """The row that the trials train: named, or ot_meta, or the config's first with OT."""
-    rows = get_args(Row)
+def _variant(wanted: str | None, config: Config) -> Variant:
+    """The variant that the trials train: named, or ot_meta, or the config's first with OT."""
+    variants = get_args(Variant)
     if wanted is not None:
-        check(wanted in rows and wanted != "stage1", "--row", wanted, f"be one of {', '.join(rows[1:])}")
-        return next(row for row in rows if row == wanted)
-    with_ot = [row for row in config.rows if row.startswith("ot")]
-    return "ot_meta" if "ot_meta" in config.rows or not with_ot else with_ot[0]
+        check(wanted in variants and wanted != "stage1", "--variant", wanted, f"be one of {', '.join(variants[1:])}")
+        return next(variant for variant in variants if variant == wanted)
+    with_ot = [variant for variant in config.variants if variant.startswith("ot")]
+    return "ot_meta" if "ot_meta" in config.variants or not with_ot else with_ot[0]
 
 
-def _make_folder(options: argparse.Namespace, config: Config, row: Row) -> Path:
-    name = options.name or f"{config.run.preset or config.data.source}-{row}-{datetime.now():%Y%m%d-%H%M%S}"
+def _make_folder(options: argparse.Namespace, config: Config, variant: Variant) -> Path:
+    name = options.name or f"{config.run.preset or config.data.source}-{variant}-{datetime.now():%Y%m%d-%H%M%S}"
     check(
         Path(name).name == name and name not in (".", ".."),
         "--name",
@@ -256,7 +258,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--grace-epochs", type=int, help="epochs of stage 2 that every trial gets (default: half a round)")
     add("--metric", default=METRICS[0], help=f"what to minimise: {', '.join(METRICS)}")
     add("--seeds", type=int, default=1, help="trials of each setting, judged by their mean (default: 1)")
-    add("--row", help="which row the trials train (default: ot_meta, or the config's first with OT)")
+    add("--variant", help="which variant the trials train (default: ot_meta, or the config's first with OT)")
     add("--address", help="Ray cluster to use: auto on one of its nodes, or host:port (default: Ray on this machine)")
     add("--storage", default="searches", metavar="DIR", help="folder of searches; on a cluster one that all nodes see")
     add("--name", help="name of this search's folder (default: from the data and the time)")

@@ -26,7 +26,7 @@ from otrw.records.fingerprint import flatten
 SPACES = Path(__file__).resolve().parent / "spaces"
 RANGES = ("uniform", "loguniform", "randint")
 LISTS = ("choice", "grid")
-NOT_SEARCHED = ("run.", "rows", "stage1.checkpoint", "data.num_validation_per_class", "data.seed")
+NOT_SEARCHED = ("run.", "variants", "stage1.checkpoint", "data.num_validation_per_class", "data.seed")
 
 
 class Distribution(NamedTuple):

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from ray import tune
 
-from otrw.config import Config, Row, to_dict
-from otrw.config.variants import row_config
+from otrw.config import Config, Variant, to_dict
+from otrw.config.variants import variant_config
 from otrw.errors import NonFiniteError, UserError
 from otrw.records import ledger
-from otrw.records.fingerprint import method_hash
+from otrw.records.fingerprint import fingerprint
 from otrw.tuning.space import settings_config
 
 
@@ -23,7 +23,7 @@ class Job(NamedTuple):
 
     folder: str
     """Of the search, on storage that all nodes share."""
-    row: Row
+    variant: Variant
     metric: str
     num_processes: int
     cpus: float
@@ -48,7 +48,7 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
         trial_config = trial_settings(job, settings, config["seed"])
         model = shared_stage1(trial_config, job)
         trial_config = replace(
-            row_config(trial_config, job.row),
+            variant_config(trial_config, job.variant),
             stage1=replace(trial_config.stage1, checkpoint=str(model)),
             run=replace(trial_config.run, directory=str(Path(job.folder) / "trials"), name=name),
         )
@@ -75,9 +75,9 @@ def shared_stage1(config: Config, job: Job) -> Path:
     Its folder is named by what its numbers depend on. A lock on a file goes with the process that holds it, so a kill
     leaves nothing locked, and the next one goes on from the checkpoint.
     """
-    config = row_config(config, "stage1")
+    config = variant_config(config, "stage1")
     parent = Path(job.folder) / "stage1"
-    name = method_hash(to_dict(config), with_seed=True)
+    name = fingerprint(to_dict(config), with_seed=True)
     with _locked(job, name):
         if not (parent / name / "stage1" / "result.json").exists():
             config = replace(config, run=replace(config.run, directory=str(parent), name=name))
@@ -88,7 +88,7 @@ def shared_stage1(config: Config, job: Job) -> Path:
 def _train(config: Config, job: Job, searched: Mapping[str, object], report: Callable[..., None]) -> None:
     """Train and report every evaluated epoch once; the last one when the record is written, since it may end this process."""
     epochs = config.stage2.epochs * config.stage2.rounds
-    folder = Path(job.folder) / "trials" / str(config.run.name) / job.row
+    folder = Path(job.folder) / "trials" / str(config.run.name) / job.variant
     seen = 0
 
     def tell(line: dict, finished: bool = False) -> None:

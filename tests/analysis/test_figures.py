@@ -16,7 +16,7 @@ from otrw.analysis.figures.make import make_figures
 from otrw.analysis.figures.search import read_trials
 from otrw.analysis.statistics import best_so_far, reliability
 from otrw.errors import UserError
-from otrw.records.experiments import load_entries
+from otrw.records.experiments import load_experiments
 from otrw.records.ledger import write_columns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +25,16 @@ RECORDS = ("error", "class_error", "class_weight", "curves")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two runs of three rows; the first with the files of a local run."""
+    """Two runs of three variants; the first with the files of a local run."""
     folder = tmp_path_factory.mktemp("figures")
     weights = {"class_mass": [0.5, 0.5], "effective_samples": 50.0}
     for seed in (0, 1):
-        for row, extra in (("stage1", {}), ("class_balanced_meta", {"weights": weights}), ("ot_meta", {"weights": weights})):
-            path = write_record(folder / f"run{seed}", row=row, error=20.0 + seed, seed=seed, **extra)
+        for variant, extra in (
+            ("stage1", {}),
+            ("class_balanced_meta", {"weights": weights}),
+            ("ot_meta", {"weights": weights}),
+        ):
+            path = write_record(folder / f"run{seed}", variant=variant, error=20.0 + seed, seed=seed, **extra)
             lines = [{"epoch": n, "train": {"loss": 2 / n}, "test": {"error": 50 / n}} for n in range(1, 6)]
             (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
             if seed == 0:
@@ -50,9 +54,9 @@ def write_parquet(path):
 
 
 def entries_of(root):
-    entries, problems = load_entries([root], unique=False)
+    experiments, problems = load_experiments([root], unique=False)
     assert problems == []
-    return entries
+    return experiments
 
 
 def check_files(paths):
@@ -87,9 +91,9 @@ def test_a_figure_is_the_same_file_every_time(root, tmp_path):
 
 
 def test_committed_records_have_no_samples_and_that_is_said(tmp_path):
-    write_record(tmp_path / "records" / "run", row="ot_meta")
-    entries = entries_of(tmp_path / "records")
-    lines = list(make_figures(entries, ["weights", "reliability", "curves"], folder=tmp_path / "out", formats=("png",)))
+    write_record(tmp_path / "records" / "run", variant="ot_meta")
+    experiments = entries_of(tmp_path / "records")
+    lines = list(make_figures(experiments, ["weights", "reliability", "curves"], folder=tmp_path / "out", formats=("png",)))
     assert [str(line).split(":")[0] for line in lines] == ["weights", "reliability", "curves"]
     assert all("not made: none of 1 records has" in str(line) for line in lines)
     assert not (tmp_path / "out").exists()
@@ -108,8 +112,10 @@ def test_searches_and_benchmarks(tmp_path):
         lines.append(lines[0] | {"trial": "last", "state": "stopped", "value": 1.0})
         (tmp_path / name / "trials.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert read_trials(tmp_path / name)[-1]["value"] is None  # of fewer epochs, so not compared
-    entry = {"name": "fast", "baseline": "slow", "ratio": 1.7, "low": 1.6, "high": 1.8, "unit": "images per second"}
-    (tmp_path / "bench.json").write_text(json.dumps({"benchmark": "training", "entries": [entry, entry | {"ratio": 0.5}]}))
+    experiment = {"name": "fast", "baseline": "slow", "ratio": 1.7, "low": 1.6, "high": 1.8, "unit": "images per second"}
+    (tmp_path / "bench.json").write_text(
+        json.dumps({"benchmark": "training", "entries": [experiment, experiment | {"ratio": 0.5}]})
+    )
     paths = list(
         make_figures(
             [],
@@ -133,13 +139,13 @@ def test_a_broken_benchmark_is_named(tmp_path, text):
 
 def test_runs_are_compared_with_those_of_other_seeds_only(root, tmp_path):
     (group,) = comparisons(entries_of(root))
-    assert {row: [entry.seed for entry in found] for row, found in group.rows.items()} == {
+    assert {variant: [experiment.seed for experiment in found] for variant, found in group.variants.items()} == {
         "stage1": [0, 1],
         "class_balanced_meta": [0, 1],
         "ot_meta": [0, 1],
     }
-    assert class_errors(group.rows["ot_meta"]).tolist() == [[20, 22], [21, 23]]
-    write_record(tmp_path / "other", "--stage1.epochs", "3", row="ot_meta")
+    assert class_errors(group.variants["ot_meta"]).tolist() == [[20, 22], [21, 23]]
+    write_record(tmp_path / "other", "--stage1.epochs", "3", variant="ot_meta")
     short = comparisons([*entries_of(root), *entries_of(tmp_path)])[1]
     assert "SHORT RUN" in short.title
     assert short.name == "digits-if20-noise40-digits_lt-short"

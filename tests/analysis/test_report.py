@@ -14,7 +14,7 @@ from made_records import write_record
 
 from otrw.analysis.report.page import make_page
 from otrw.analysis.report.svg import ticks
-from otrw.records.experiments import load_entries
+from otrw.records.experiments import load_experiments
 from otrw.records.ledger import write_columns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,11 +54,11 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def run(tmp_path):
-    """A local run on digits: stage 1, and an OT row with three classes' weights; image 0 is wrongly labelled."""
+    """A local run on digits: stage 1, and an OT variant with three classes' weights; image 0 is wrongly labelled."""
     names = {"class_names": ["zero", "<one>", "t&o"], "given_sizes": [8, 8, 4], "true_sizes": [8, 8, 4]}
     confusion = {"confusion": [[9, 1, 0], [2, 8, 0], [0, 0, 10]]}
-    for row, error in (("stage1", 30.0), ("ot_meta", 12.5)):
-        path = write_record(tmp_path / "run", row=row, error=error, **names, **confusion)
+    for variant, error in (("stage1", 30.0), ("ot_meta", 12.5)):
+        path = write_record(tmp_path / "run", variant=variant, error=error, **names, **confusion)
         result = json.loads((path / "result.json").read_text())
         result["test"]["class_error"] = [error, 5.0, None]
         (path / "result.json").write_text(json.dumps(result))
@@ -75,9 +75,9 @@ def run(tmp_path):
 
 
 def page_of(*folders):
-    entries, problems = load_entries(folders, unique=False)
+    experiments, problems = load_experiments(folders, unique=False)
     assert problems == []
-    return make_page(entries)
+    return make_page(experiments)
 
 
 def test_the_page_shows_everything_and_needs_nothing(run):
@@ -123,7 +123,7 @@ def test_missing_data_costs_the_images_only(run):
 
 
 def test_several_runs_are_named_apart(run, tmp_path):
-    write_record(tmp_path / "other", row="ot", error=40.0, seed=1)
+    write_record(tmp_path / "other", variant="ot", error=40.0, seed=1)
     words = " ".join(Page(page_of(run, tmp_path / "other")[0]).texts)
     assert "run: OT + meta" in words
     assert "other: OT" in words
@@ -153,7 +153,7 @@ def test_the_command_writes_into_the_run(run):
     ("arguments", "message"),
     [
         (["nowhere"], "error: runs must be folders of runs, got 'nowhere'"),
-        (["analysis/checkpoints"], "error: runs must hold finished rows, got 'analysis/checkpoints' with none"),
+        (["analysis/checkpoints"], "error: runs must hold finished variants, got 'analysis/checkpoints' with none"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(arguments, message):

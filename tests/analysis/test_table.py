@@ -18,10 +18,10 @@ from otrw.analysis import formats
 from otrw.analysis.table import PAPER_FACTORS, Published, make_blocks, read_published
 from otrw.config import to_dict
 from otrw.config.command_line import parse_config
-from otrw.config.variants import row_config
+from otrw.config.variants import variant_config
 from otrw.errors import UserError
-from otrw.records.experiments import AXES, _preset, load_entries
-from otrw.records.fingerprint import method
+from otrw.records.experiments import AXES, _preset, load_experiments
+from otrw.records.fingerprint import decisive_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFICIAL = ("--config", "official", "--data.imbalance_factor", "100")
@@ -34,22 +34,22 @@ PUBLISHED = [
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Three seeds of an official row and its control, a short run, a noisy one with an oracle."""
+    """Three seeds of an official variant and its control, a short run, a noisy one with an oracle."""
     folder = tmp_path_factory.mktemp("records")
     for seed, error in enumerate((17.0, 18.0, 19.0)):
         write_record(folder / f"official-{seed}", *OFFICIAL, error=error, seed=seed)
-        write_record(folder / f"official-{seed}", *OFFICIAL, row="class_balanced_meta", error=error + seed, seed=seed)
-    write_record(folder / "short", *SHORT, row="ot", error=26.25)
+        write_record(folder / f"official-{seed}", *OFFICIAL, variant="class_balanced_meta", error=error + seed, seed=seed)
+    write_record(folder / "short", *SHORT, variant="ot", error=26.25)
     noisy = ("--data.imbalance_factor", "50")
-    write_record(folder / "noisy", *noisy, row="ot_meta", error=6.0)
-    write_record(folder / "noisy", *noisy, row="oracle_meta", error=5.0)
+    write_record(folder / "noisy", *noisy, variant="ot_meta", error=6.0)
+    write_record(folder / "noisy", *noisy, variant="oracle_meta", error=5.0)
     return folder
 
 
 def blocks_of(root, **settings):
-    entries, problems = load_entries([root])
+    experiments, problems = load_experiments([root])
     assert problems == []
-    return make_blocks(entries, PUBLISHED, **settings)
+    return make_blocks(experiments, PUBLISHED, **settings)
 
 
 def lines_of(block):
@@ -139,28 +139,34 @@ def test_latex(root):
     for command in (r"\toprule", r"\bottomrule", r"\begin{tabular}{lrrrrrll}", r"\caption{CIFAR-10-LT. Test error in \%"):
         assert text.count(command) == 1
     bodies = re.findall(r"\\toprule\n(.*?)\\bottomrule", text, flags=re.DOTALL)
-    rows = [line for line in bodies[0].splitlines() if "&" in line]
-    assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {8}
+    variants = [line for line in bodies[0].splitlines() if "&" in line]
+    assert {len(re.split(r"(?<!\\)&", variant)) for variant in variants} == {8}
 
 
 def test_html(root):
     text = formats.html_page(blocks_of(root, datasets=["cifar10"], all_published=True))
     parser = Cells()
     parser.feed(text)
-    assert ["OT + meta", "-", "18.0 (1.0)", "-", "-", "3", "160+90", "resnet32 w16, 0.46 M"] in parser.rows
-    assert ["Strong_er & <better>", "-", "9.50 (0.1)", "-", "-", "-", "400", "resnet32 w16"] in parser.rows
+    assert ["OT + meta", "-", "18.0 (1.0)", "-", "-", "3", "160+90", "resnet32 w16, 0.46 M"] in parser.variants
+    assert ["Strong_er & <better>", "-", "9.50 (0.1)", "-", "-", "-", "400", "resnet32 w16"] in parser.variants
     assert "<better>" not in text
     assert "<b>9.50 (0.1)</b>" in text
     assert not re.search(r"https?://|<script|<link", text)
 
 
 def test_csv_has_every_cell_unrounded(root):
-    rows = list(csv.DictReader(io.StringIO(formats.table_csv(blocks_of(root)))))
-    assert len(rows) == 5 * 4 + 1 * 4 + 2
-    (ours,) = [row for row in rows if (row["group"], row["method"], row["imbalance_factor"]) == ("cifar10_lt", "OT", "100")]
+    variants = list(csv.DictReader(io.StringIO(formats.table_csv(blocks_of(root)))))
+    assert len(variants) == 5 * 4 + 1 * 4 + 2
+    (ours,) = [
+        variant
+        for variant in variants
+        if (variant["group"], variant["method"], variant["imbalance_factor"]) == ("cifar10_lt", "OT", "100")
+    ]
     assert (float(ours["mean"]), ours["std"], ours["seeds"], ours["short"], ours["best"]) == (26.25, "", "1", "1", "0")
     (missing,) = [
-        row for row in rows if (row["method"], row["dataset"], row["imbalance_factor"]) == ("OT + meta", "cifar100", "20")
+        variant
+        for variant in variants
+        if (variant["method"], variant["dataset"], variant["imbalance_factor"]) == ("OT + meta", "cifar100", "20")
     ]
     assert missing["mean"] == missing["seeds"] == ""
 
@@ -172,9 +178,9 @@ def test_one_line_a_record_keeps_the_columns_of_every_version(tmp_path):
     settings["ot"]["dropped_since"] = 7
     del settings["ot"]["solver"]
     (old / "config.yaml").write_text(yaml.safe_dump(settings))
-    entries, problems = load_entries([tmp_path])
+    experiments, problems = load_experiments([tmp_path])
     assert problems == []
-    new, before = csv.DictReader(io.StringIO(formats.records_csv(entries)))
+    new, before = csv.DictReader(io.StringIO(formats.records_csv(experiments)))
     assert (new["result.added_later.figure"], before["result.added_later.figure"]) == ("3", "")
     assert (new["config.ot.dropped_since"], before["config.ot.dropped_since"]) == ("", "7")
     assert (new["config.ot.solver"], before["config.ot.solver"]) == ("sinkhorn", "")
@@ -231,7 +237,7 @@ def test_noise_and_coarse_labels_are_settings_of_their_own(tmp_path):
 def test_a_preset_on_other_data_is_told_apart_by_its_settings(tmp_path):
     write_record(tmp_path / "a", "--config", "digits_lt", "--data.source", "cifar10", "--model.name", "resnet32", error=10.0)
     write_record(tmp_path / "b", *OFFICIAL, "--data.source", "cifar100", error=60.0)
-    noisy, cifar100 = (block for block in blocks_of(tmp_path) if any(line.cells and line.row for line in block.lines))
+    noisy, cifar100 = (block for block in blocks_of(tmp_path) if any(line.cells and line.variant for line in block.lines))
     assert (noisy.title, cifar100.title) == ("CIFAR-10-LT, 40 % wrong labels (symmetric)", "CIFAR-100-LT")
     (line,) = noisy.lines
     assert "model.name resnet32 (preset: small)" in line.differences
@@ -242,18 +248,18 @@ def test_trials_of_a_search_are_no_rows_of_the_table(tmp_path):
     write_record(tmp_path / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "search" / "trials" / "0-0", *OFFICIAL, error=1.0, seed=1)
     (tmp_path / "search" / "search.yaml").write_text("{}")
-    entries, problems = load_entries([tmp_path])
+    experiments, problems = load_experiments([tmp_path])
     assert problems == []
-    assert [entry.record.path.parent.name for entry in entries] == ["run"]
-    assert len(load_entries([tmp_path / "search" / "trials"])[0]) == 1  # asked for by name
+    assert [experiment.record.path.parent.name for experiment in experiments] == ["run"]
+    assert len(load_experiments([tmp_path / "search" / "trials"])[0]) == 1  # asked for by name
 
 
 def test_a_local_copy_and_a_repeated_seed_count_once(tmp_path):
     for root in ("committed", "local"):
         write_record(tmp_path / root / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "local" / "again", *OFFICIAL, error=30.0)
-    entries, problems = load_entries([tmp_path / "committed", tmp_path / "local"])
-    assert [entry.record.path for entry in entries] == [tmp_path / "committed" / "run" / "ot_meta"]
+    experiments, problems = load_experiments([tmp_path / "committed", tmp_path / "local"])
+    assert [experiment.record.path for experiment in experiments] == [tmp_path / "committed" / "run" / "ot_meta"]
     (problem,) = problems
     assert "again" in problem
     assert "counted once" in problem
@@ -262,15 +268,15 @@ def test_a_local_copy_and_a_repeated_seed_count_once(tmp_path):
 def test_broken_records_get_a_line_each_and_the_rest_is_shown(tmp_path):
     write_record(tmp_path / "whole", *OFFICIAL, error=10.0)
     for name, text in (("empty", ""), ("cut", '{"row": "ot'), ("other", '{"row": "ot_meta"}'), ("unknown", None)):
-        folder = write_record(tmp_path / name, *OFFICIAL, row="ot" if name == "unknown" else "ot_meta", seed=5)
+        folder = write_record(tmp_path / name, *OFFICIAL, variant="ot" if name == "unknown" else "ot_meta", seed=5)
         if text is not None:
             (folder / "result.json").write_text(text)
         else:
             (folder / "result.json").write_text((folder / "result.json").read_text().replace('"row": "ot"', '"row": "new"'))
     partial = write_record(tmp_path / "partial", *OFFICIAL, seed=6)
     (partial / "result.json").unlink()  # still training: no record yet, no complaint
-    entries, problems = load_entries([tmp_path, tmp_path / "nowhere"])
-    assert [entry.record.path.parent.name for entry in entries] == ["whole"]
+    experiments, problems = load_experiments([tmp_path, tmp_path / "nowhere"])
+    assert [experiment.record.path.parent.name for experiment in experiments] == ["whole"]
     assert len(problems) == 4
     for problem, name in zip(sorted(problems), ("cut", "empty", "other", "unknown"), strict=True):
         assert str(tmp_path / name) in problem
@@ -299,16 +305,16 @@ def test_a_damaged_figure_costs_its_record_only(tmp_path, damage):
     write_record(tmp_path / "damaged", *OFFICIAL, seed=1)
     path = tmp_path / "damaged" / "ot_meta" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    entries, (problem,) = load_entries([tmp_path])
-    assert len(entries) == 1
+    experiments, (problem,) = load_experiments([tmp_path])
+    assert len(experiments) == 1
     assert f"result.json: {next(iter(damage))}" in problem
     assert "\n" not in problem
 
 
 def test_the_epochs_of_a_stage_1_from_a_file_are_those_of_its_run(tmp_path):
-    write_record(tmp_path / "first", *SHORT, row="stage1", error=40.0)
+    write_record(tmp_path / "first", *SHORT, variant="stage1", error=40.0)
     later = write_record(
-        tmp_path / "later", "--config", "cifar10_lt", "--stage1.checkpoint", "runs/first/stage1/model.safetensors", row="ot"
+        tmp_path / "later", "--config", "cifar10_lt", "--stage1.checkpoint", "runs/first/stage1/model.safetensors", variant="ot"
     )
     settings = yaml.safe_load((later / "config.yaml").read_text())
     del settings["run"]["preset"]  # written before records held the true number themselves
@@ -380,17 +386,17 @@ def test_bad_input_gives_one_line_and_exit_code_2(arguments, message):
 
 
 class Cells(HTMLParser):
-    """Texts of the cells of each table row."""
+    """Texts of the cells of each table variant."""
 
     def __init__(self):
         super().__init__()
-        self.rows, self.cell = [], None
+        self.variants, self.cell = [], None
 
     def handle_starttag(self, tag, attrs):
         if tag == "tr":
-            self.rows.append([])
+            self.variants.append([])
         if tag in ("td", "th"):
-            self.rows[-1].append("")
+            self.variants[-1].append("")
             self.cell = True
 
     def handle_endtag(self, tag):
@@ -399,11 +405,11 @@ class Cells(HTMLParser):
 
     def handle_data(self, data):
         if self.cell:
-            self.rows[-1][-1] += data
+            self.variants[-1][-1] += data
 
 
 def test_a_record_that_names_no_preset_belongs_to_the_one_with_the_same_method(tmp_path):
-    config = to_dict(row_config(parse_config(["--config", "official", "--data.imbalance_factor", "100"]), "stage1"))
+    config = to_dict(variant_config(parse_config(["--config", "official", "--data.imbalance_factor", "100"]), "stage1"))
     del config["run"]["preset"]
     name, _ = _preset(config, "stage1", _own(config))
     assert name == "official"
@@ -413,4 +419,4 @@ def test_a_record_that_names_no_preset_belongs_to_the_one_with_the_same_method(t
 
 def _own(config):
     axes = {f"data.{axis}" for axis in AXES}
-    return {path: value for path, value in method(config).items() if path not in axes}
+    return {path: value for path, value in decisive_settings(config).items() if path not in axes}

@@ -19,10 +19,10 @@ def files_below(folder):
 
 def test_finished_rows_and_searches_are_copied_without_their_large_files(tmp_path):
     run, search, to = tmp_path / "a-run", tmp_path / "a-search", tmp_path / "results"
-    for row in ("stage1", "ot"):
-        (run / row).mkdir(parents=True)
+    for variant in ("stage1", "ot"):
+        (run / variant).mkdir(parents=True)
         for name in ("config.yaml", "environment.json", "metrics.jsonl", "weights.parquet", "model.safetensors"):
-            (run / row / name).write_text(row)
+            (run / variant / name).write_text(variant)
     (run / "stage1" / "result.json").write_text("{}")
     (search / "trials" / "0").mkdir(parents=True)
     for name in ("search.yaml", "trials.jsonl", "best.yaml", "proposed.jsonl", "trials/0/config.yaml"):

@@ -92,7 +92,7 @@ def test_two_processes_print_an_error_once(tmp_path):
         (["--ot.epsilon", "0"], ["ot.epsilon must be > 0, got 0"]),
         (["--ot.epsilom", "0.1"], ["--ot.epsilom"]),
         (["--ot.epsilon", "small"], ["ot.epsilon", "'small'"]),
-        (["--rows", "[ot_meta, magic]"], ["rows", "'magic'", "ot_labels_meta"]),
+        (["--variants", "[ot_meta, magic]"], ["variants", "'magic'", "ot_labels_meta"]),
         (["--run.precision", "fp16", "--run.cpu", "true"], ["run.precision", "'fp16'"]),
         (
             ["--config", "cifar10_lt", "--data.root", "nowhere", "--run.cpu", "true"],

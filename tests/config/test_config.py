@@ -69,7 +69,7 @@ def test_defaults_are_valid_and_the_command_line_alone_gives_the_digits_preset()
 def test_every_preset_parses_by_name_and_by_file(name):
     config = parse_config(["--config", name])
     assert config == parse_config([f"--config={PRESETS / name}.yaml"])
-    assert config.rows[0] == "stage1"
+    assert config.variants[0] == "stage1"
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
@@ -102,9 +102,9 @@ def test_printed_config_is_read_back_equal(name, tmp_path, capsys):
 
 def test_overrides_change_what_they_name_and_nothing_else():
     plain = parse_config([])
-    changed = parse_config(["--ot.epsilon", "0.3", "--data.augment.crop_padding=2", "--rows", "[stage1, ot]"])
-    assert (changed.ot.epsilon, changed.data.augment.crop_padding, changed.rows) == (0.3, 2, ("stage1", "ot"))
-    restored = dataclasses.replace(changed, ot=plain.ot, data=plain.data, rows=plain.rows)
+    changed = parse_config(["--ot.epsilon", "0.3", "--data.augment.crop_padding=2", "--variants", "[stage1, ot]"])
+    assert (changed.ot.epsilon, changed.data.augment.crop_padding, changed.variants) == (0.3, 2, ("stage1", "ot"))
+    restored = dataclasses.replace(changed, ot=plain.ot, data=plain.data, variants=plain.variants)
     assert restored == plain
     assert dataclasses.replace(changed.ot, epsilon=plain.ot.epsilon) == plain.ot
 
@@ -200,9 +200,9 @@ def test_an_unknown_key_is_refused_by_name_on_the_command_line_and_in_a_file(key
         ("run.timeout_seconds", "0.0"),
         ("run.precision", "fp8"),
         ("run.compile", "perhaps"),
-        ("rows", "[]"),
-        ("rows", "[ot_meta, magic]"),
-        ("rows", "ot_meta"),
+        ("variants", "[]"),
+        ("variants", "[ot_meta, magic]"),
+        ("variants", "ot_meta"),
     ],
 )
 def test_a_bad_value_gives_one_line_with_its_path_and_the_value(path, value):
@@ -220,12 +220,21 @@ def test_a_value_that_is_not_a_number_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--rows", "[ot, ot]"], "rows must name each row once, got ['ot', 'ot']"),
-        (["--rows", "[ot]", "--ot.weights", "class_balanced"], "ot.weights must be semi_relaxed, sgd or network for row ot"),
-        (["--rows", "[ot_meta]", "--stage2.meta_loss_factor", "0"], "stage2.meta_loss_factor must be > 0 for row ot_meta"),
-        (["--rows", "[ot_labels_meta]", "--ot.label_transport", "0"], "ot.label_transport must be > 0 for row ot_labels_meta"),
-        (["--config", "cifar10_lt", "--rows", "[oracle]"], "rows must come with data.label_noise, got 'oracle'"),
-        (["--rows", "[ot]", "--stage2.trainable", "none"], "rows must be stage1 with stage2.trainable=none, got 'ot'"),
+        (["--variants", "[ot, ot]"], "variants must name each variant once, got ['ot', 'ot']"),
+        (
+            ["--variants", "[ot]", "--ot.weights", "class_balanced"],
+            "ot.weights must be semi_relaxed, sgd or network for variant ot",
+        ),
+        (
+            ["--variants", "[ot_meta]", "--stage2.meta_loss_factor", "0"],
+            "stage2.meta_loss_factor must be > 0 for variant ot_meta",
+        ),
+        (
+            ["--variants", "[ot_labels_meta]", "--ot.label_transport", "0"],
+            "ot.label_transport must be > 0 for variant ot_labels_meta",
+        ),
+        (["--config", "cifar10_lt", "--variants", "[oracle]"], "variants must come with data.label_noise, got 'oracle'"),
+        (["--variants", "[ot]", "--stage2.trainable", "none"], "variants must be stage1 with stage2.trainable=none, got 'ot'"),
         (["--ot.scope", "batch", "--ot.label_transport", "0.5"], "ot.label_transport must be 0 with ot.scope=batch, got 0.5"),
         (
             ["--config", "cifar10_lt", "--ot.scope", "batch", "--ot.label_softening", "0.5"],

@@ -5,11 +5,11 @@ from typing import get_args
 
 import pytest
 
-from otrw.config import Row
+from otrw.config import Variant
 from otrw.config.command_line import parse_config
-from otrw.config.variants import TITLES, row_config
+from otrw.config.variants import TITLES, variant_config
 
-ROWS = get_args(Row)
+ROWS = get_args(Variant)
 FULL = [
     "--config=digits_lt",
     "--ot.label_transport=0.5",
@@ -21,7 +21,7 @@ FULL = [
 
 @pytest.fixture(scope="module")
 def config():
-    return replace(parse_config(FULL), rows=ROWS)
+    return replace(parse_config(FULL), variants=ROWS)
 
 
 def test_every_row_has_a_title_of_its_own():
@@ -29,30 +29,30 @@ def test_every_row_has_a_title_of_its_own():
     assert len(set(TITLES.values())) == len(ROWS)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_applying_a_row_twice_changes_nothing(config, row):
-    once = row_config(config, row)
-    assert once.rows == (row,)
-    assert row_config(once, row) == once
+@pytest.mark.parametrize("variant", ROWS)
+def test_applying_a_row_twice_changes_nothing(config, variant):
+    once = variant_config(config, variant)
+    assert once.variants == (variant,)
+    assert variant_config(once, variant) == once
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_leaves_data_net_stage_1_and_run_alone(config, row):
-    made = row_config(config, row)
+@pytest.mark.parametrize("variant", ROWS)
+def test_a_row_leaves_data_net_stage_1_and_run_alone(config, variant):
+    made = variant_config(config, variant)
     for section in ("data", "model", "stage1", "run"):
         assert getattr(made, section) == getattr(config, section)
 
 
 def test_stage_1_alone_trains_no_stage_2(config):
-    made = row_config(config, "stage1")
+    made = variant_config(config, "stage1")
     assert made.stage2.trainable == "none"
     assert made.ot == config.ot
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row != "stage1"])
-def test_the_meta_images_are_in_the_loss_of_the_rows_that_say_so(config, row):
-    expected = 2.5 if row.endswith("_meta") else 0
-    assert row_config(config, row).stage2.meta_loss_factor == expected
+@pytest.mark.parametrize("variant", [variant for variant in ROWS if variant != "stage1"])
+def test_the_meta_images_are_in_the_loss_of_the_rows_that_say_so(config, variant):
+    expected = 2.5 if variant.endswith("_meta") else 0
+    assert variant_config(config, variant).stage2.meta_loss_factor == expected
 
 
 @pytest.mark.parametrize(
@@ -60,36 +60,36 @@ def test_the_meta_images_are_in_the_loss_of_the_rows_that_say_so(config, row):
     [("cross_entropy", "none"), ("class_balanced", "class_balanced"), ("oracle", "oracle"), ("ot", "semi_relaxed")],
 )
 def test_each_kind_of_row_has_its_weights(config, kind, weights):
-    for row in (kind, f"{kind}_meta"):
-        assert row_config(config, row).ot.weights == weights
+    for variant in (kind, f"{kind}_meta"):
+        assert variant_config(config, variant).ot.weights == weights
 
 
 @pytest.mark.parametrize("weights", ["sgd", "network"])
 def test_ot_rows_keep_the_way_of_learning_weights_that_is_configured(config, weights):
     changed = replace(config, ot=replace(config.ot, weights=weights))
-    assert row_config(changed, "ot_meta").ot.weights == weights
-    assert row_config(changed, "class_balanced_meta").ot.weights == "class_balanced"
+    assert variant_config(changed, "ot_meta").ot.weights == weights
+    assert variant_config(changed, "class_balanced_meta").ot.weights == "class_balanced"
 
 
-@pytest.mark.parametrize("row", ROWS[1:])
-def test_only_the_row_of_transported_labels_transports_labels(config, row):
-    assert row_config(config, row).ot.label_transport == (0.5 if row == "ot_labels_meta" else 0)
+@pytest.mark.parametrize("variant", ROWS[1:])
+def test_only_the_row_of_transported_labels_transports_labels(config, variant):
+    assert variant_config(config, variant).ot.label_transport == (0.5 if variant == "ot_labels_meta" else 0)
 
 
-@pytest.mark.parametrize("row", ROWS[1:])
-def test_controls_have_nothing_to_iterate(config, row):
-    stage2 = row_config(config, row).stage2
-    expected = (3, 2) if row.startswith("ot") else (1, None)
+@pytest.mark.parametrize("variant", ROWS[1:])
+def test_controls_have_nothing_to_iterate(config, variant):
+    stage2 = variant_config(config, variant).stage2
+    expected = (3, 2) if variant.startswith("ot") else (1, None)
     assert (stage2.rounds, stage2.refresh_every_epochs) == expected
 
 
 def test_a_meta_row_and_its_partner_differ_in_the_meta_loss_alone(config):
     for kind in ("cross_entropy", "class_balanced", "oracle", "ot"):
-        plain, with_meta = (row_config(config, row) for row in (kind, f"{kind}_meta"))
+        plain, with_meta = (variant_config(config, variant) for variant in (kind, f"{kind}_meta"))
         stage2 = replace(with_meta.stage2, meta_loss_factor=0.0)
-        assert replace(with_meta, rows=plain.rows, stage2=stage2) == plain
+        assert replace(with_meta, variants=plain.variants, stage2=stage2) == plain
 
 
 def test_the_setting_itself_is_the_config_as_given(config):
-    made = row_config(config, "ot_labels_meta")
-    assert replace(made, rows=config.rows) == config
+    made = variant_config(config, "ot_labels_meta")
+    assert replace(made, variants=config.variants) == config

@@ -4,20 +4,20 @@ import pytest
 
 from otrw.config import to_dict
 from otrw.config.command_line import parse_config
-from otrw.config.variants import row_config
+from otrw.config.variants import variant_config
 from otrw.errors import UserError
-from otrw.grid.jobs import finished_rows, job_state, make_jobs, row_work
+from otrw.grid.jobs import finished_variants, job_state, make_jobs, variant_work
 from otrw.records import ledger
-from otrw.records.fingerprint import method_hash
+from otrw.records.fingerprint import fingerprint
 
 DIGITS = (["digits_lt"], ["digits"], [20.0, 50.0], [0, 1])
 
 
-def write_record(folder, config, row):
+def write_record(folder, config, variant):
     folder.mkdir(parents=True)
-    ledger.write_yaml(folder / "config.yaml", to_dict(row_config(config, row)))
+    ledger.write_yaml(folder / "config.yaml", to_dict(variant_config(config, variant)))
     ledger.write_json(folder / "environment.json", {})
-    ledger.write_json(folder / "result.json", {"row": row})
+    ledger.write_json(folder / "result.json", {"row": variant})
 
 
 def test_the_papers_table_has_its_eight_cells_and_a_preset_of_one_data_set_stays_there():
@@ -44,11 +44,11 @@ def test_a_row_is_done_where_its_record_lies_whatever_its_folder_is_called(tmp_p
     write_record(tmp_path / "another name" / "ot_meta", job.config, "ot_meta")
     (tmp_path / "broken" / "oracle_meta").mkdir(parents=True)
     (tmp_path / "broken" / "oracle_meta" / "result.json").write_text("{")
-    states = job_state(job, tmp_path, finished_rows([tmp_path]))
-    assert {row for row, state in states.items() if state.is_done} == {"ot_meta"}
+    states = job_state(job, tmp_path, finished_variants([tmp_path]))
+    assert {variant for variant, state in states.items() if state.is_done} == {"ot_meta"}
     assert states["ot_meta"].work_left == 0
     other_seed = make_jobs(*DIGITS)[-1]
-    assert not any(state.is_done for state in job_state(other_seed, tmp_path, finished_rows([tmp_path])).values())
+    assert not any(state.is_done for state in job_state(other_seed, tmp_path, finished_variants([tmp_path])).values())
 
 
 def test_the_work_left_shrinks_with_the_epochs_that_are_done(tmp_path):
@@ -66,19 +66,21 @@ def test_work_counts_images_by_hand():
     cell = ["--config", "official", "--data.imbalance_factor", "100", "--run.evaluate_every_epochs", "160"]
     config = parse_config(cell)
     num_train = 12_380
-    assert row_work(config, "stage1") == 160 * 3 * num_train + 10_000
+    assert variant_work(config, "stage1") == 160 * 3 * num_train + 10_000
     steps = 774
-    assert row_work(config, "ot_meta") == 90 * (num_train + steps * 100) + num_train + 10_000
-    assert row_work(config, "ot") == 90 * num_train + num_train + 10_000
+    assert variant_work(config, "ot_meta") == 90 * (num_train + steps * 100) + num_train + 10_000
+    assert variant_work(config, "ot") == 90 * num_train + num_train + 10_000
     cached = parse_config([*cell, "--stage2.embeddings", "cached"])
-    assert row_work(cached, "ot_meta") == num_train + 100 + 3 * 10_000
+    assert variant_work(cached, "ot_meta") == num_train + 100 + 3 * 10_000
 
 
 def test_stage_1_is_the_same_for_presets_that_share_its_settings():
     (one,) = make_jobs(["official"], ["cifar10"], [100], [0])
     (other,) = make_jobs(["official"], ["cifar10"], [100], [0], ["--stage2.embeddings", "cached"])
     assert (
-        one.hashes["stage1"] == other.hashes["stage1"] == method_hash(to_dict(row_config(one.config, "stage1")), with_seed=True)
+        one.hashes["stage1"]
+        == other.hashes["stage1"]
+        == fingerprint(to_dict(variant_config(one.config, "stage1")), with_seed=True)
     )
     assert one.name != other.name
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--presets", "digits_lt", "--datasets", "digits", "--factors", "20", "--seeds", "0", "1"]
-SHORT = ["--stage1.epochs", "2", "--stage2.epochs", "2", "--run.tensorboard", "false", "--rows", "[class_balanced, ot]"]
+SHORT = ["--stage1.epochs", "2", "--stage2.epochs", "2", "--run.tensorboard", "false", "--variants", "[class_balanced, ot]"]
 
 
 def command(*arguments):
@@ -31,7 +31,7 @@ def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
     runs = tmp_path / "runs"
     plan = call(*SMALL, *SHORT, "--directory", runs, "--dry-run")
     assert plan.returncode == 0, plan.stderr
-    assert "2 runs, 0 of 6 rows done" in plan.stdout
+    assert "2 runs, 0 of 6 variants done" in plan.stdout
     assert "images a second" in " ".join(plan.stdout.split())
     assert not runs.exists()
     assert all(len(line) <= 80 for line in plan.stdout.splitlines())
@@ -44,7 +44,7 @@ def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
 
     again = call(*SMALL, *SHORT, "--directory", runs)
     assert again.returncode == 0
-    assert "6 of 6 rows done" in again.stdout
+    assert "6 of 6 variants done" in again.stdout
     assert "starts" not in again.stdout
     assert results(runs) == first
 

@@ -114,7 +114,7 @@ def test_yaml_keeps_the_order_and_takes_tuples(tmp_path):
 def test_a_whole_record_is_read(tmp_path):
     folder = write_record(tmp_path / "run" / "ot")
     record = ledger.read_record(folder)
-    assert record == Record(folder, {"rows": ["ot"]}, {"commit": None}, {"row": "ot", "seed": 0})
+    assert record == Record(folder, {"variants": ["ot"]}, {"commit": None}, {"row": "ot", "seed": 0})
 
 
 @pytest.mark.parametrize(

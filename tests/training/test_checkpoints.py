@@ -56,7 +56,7 @@ def test_no_folder_is_no_state(tmp_path):
 def test_the_last_few_stay_and_the_newest_is_read(tmp_path, keep):
     save_epochs(tmp_path, 1, 2, 9, 10, 100, keep=keep)
     expected = ["00001", "00002", "00009", "00010", "00100"][-keep:]
-    assert [entry.name[-5:] for entry in sorted(tmp_path.iterdir())] == expected
+    assert [experiment.name[-5:] for experiment in sorted(tmp_path.iterdir())] == expected
     assert load_latest(tmp_path)["epoch"] == 100
 
 
@@ -90,7 +90,7 @@ def test_a_crash_at_any_moment_of_saving_leaves_the_state_before(tmp_path, monke
         assert load_latest(tmp_path)["epoch"] == 1
     save_epochs(tmp_path, 2)
     assert load_latest(tmp_path)["epoch"] == 2
-    assert [entry.name for entry in tmp_path.iterdir()] == ["round-001-epoch-00002"]
+    assert [experiment.name for experiment in tmp_path.iterdir()] == ["round-001-epoch-00002"]
 
 
 def test_saving_under_the_same_name_replaces(tmp_path):
@@ -128,7 +128,7 @@ def test_a_model_is_read_back_equal(tmp_path):
     for name, value in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     assert load_file(path).keys() == saved.state_dict().keys()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+    assert [experiment.name for experiment in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_a_channels_last_model_is_stored_as_any_other(tmp_path):

@@ -25,7 +25,7 @@ SHORT = [
     "2",
     "--run.tensorboard",
     "false",
-    "--rows",
+    "--variants",
     "[class_balanced_meta,ot_labels_meta]",
 ]
 
@@ -49,12 +49,12 @@ def on_one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_end_where_one_ends(on_one_process: Path, num_processes: int, tmp_path: Path):
     several = train(tmp_path, num_processes)
-    for row in ("stage1", "class_balanced_meta", "ot_labels_meta"):
-        ours, theirs = on_one_process / row, several / row
+    for variant in ("stage1", "class_balanced_meta", "ot_labels_meta"):
+        ours, theirs = on_one_process / variant, several / variant
         nets = [load_file(folder / "model.safetensors") for folder in (ours, theirs)]
         for name in nets[0]:
             torch.testing.assert_close(nets[1][name], nets[0][name], rtol=1e-3, atol=1e-3)
-        if row != "stage1":
+        if variant != "stage1":
             weights = [
                 torch.tensor(pyarrow.parquet.read_table(folder / "weights.parquet")["weight"].to_numpy())
                 for folder in (ours, theirs)

@@ -9,10 +9,10 @@ from otrw.training.embeddings import MOST_FILES, EmbeddingCache, backbone_key
 from otrw.training.run import run
 
 
-def samples(seed=0, rows=None):
+def samples(seed=0, variants=None):
     images = torch.randint(0, 256, (6, 8, 8, 1), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     labels = torch.arange(6) % 2
-    return SampleSet(images, labels, labels, labels, torch.arange(6) if rows is None else rows)
+    return SampleSet(images, labels, labels, labels, torch.arange(6) if variants is None else variants)
 
 
 class Counter:
@@ -39,7 +39,7 @@ def test_another_net_set_selection_or_setting_is_another_table(tmp_path):
     EmbeddingCache(str(tmp_path), "other net", "facts").table(samples(), compute)
     EmbeddingCache(str(tmp_path), "net", "bf16").table(samples(), compute)
     EmbeddingCache(str(tmp_path), "net", "facts").table(samples(seed=1), compute)
-    EmbeddingCache(str(tmp_path), "net", "facts").table(samples(rows=torch.arange(6) + 1), compute)
+    EmbeddingCache(str(tmp_path), "net", "facts").table(samples(variants=torch.arange(6) + 1), compute)
     assert compute.calls == 5
 
 
@@ -74,11 +74,11 @@ def test_the_key_of_a_backbone_is_its_parameters_and_its_statistics():
 
 
 def test_a_run_from_the_cache_is_the_run_without_it(tmp_path):
-    base = ["--stage1.epochs", "2", "--stage2.epochs", "3", "--stage2.trainable", "classifier", "--rows", "[ot_meta]",
+    base = ["--stage1.epochs", "2", "--stage2.epochs", "3", "--stage2.trainable", "classifier", "--variants", "[ot_meta]",
             "--run.tensorboard", "false", "--stage2.rounds", "1", "--run.directory", str(tmp_path / "runs")]  # fmt: skip
     results = []
     for name, cache in (("none", ""), ("cold", str(tmp_path / "cache")), ("warm", str(tmp_path / "cache"))):
-        results.append(run(parse_config([*base, "--run.name", name, "--data.cache", cache])).rows["ot_meta"])
+        results.append(run(parse_config([*base, "--run.name", name, "--data.cache", cache])).variants["ot_meta"])
         results[-1].pop("seconds")
     assert results[0] == results[1] == results[2]
     assert len(list((tmp_path / "cache" / "embeddings").iterdir())) >= 3

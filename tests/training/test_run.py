@@ -72,8 +72,10 @@ class Interruption(Exception):
     pass
 
 
-def tiny_config(folder, name, *arguments, rows=ROWS):
-    return parse_config([*TINY, f"--run.directory={folder}", f"--run.name={name}", f"--rows=[{','.join(rows)}]", *arguments])
+def tiny_config(folder, name, *arguments, variants=ROWS):
+    return parse_config(
+        [*TINY, f"--run.directory={folder}", f"--run.name={name}", f"--variants=[{','.join(variants)}]", *arguments]
+    )
 
 
 def no_epoch(line):
@@ -96,7 +98,7 @@ def assert_same_model(left, right):
 
 
 def comparable(folder):
-    """A row's result without what may differ: the time it took, and (a test of its own) how the last solve went."""
+    """A variant's result without what may differ: the time it took, and (a test of its own) how the last solve went."""
     result = ledger.read_record(folder).result
     del result["seconds"]
     for key in SOLVE:
@@ -105,7 +107,7 @@ def comparable(folder):
 
 
 def assert_same_record(left, right):
-    """Two rows ended with the same bits."""
+    """Two variants ended with the same bits."""
     assert_same_model(left, right)
     assert ledger.read_lines(left / "metrics.jsonl") == ledger.read_lines(right / "metrics.jsonl")
     assert comparable(left) == comparable(right)
@@ -125,7 +127,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run of three rows: its config, its result and the lines it reported."""
+    """A whole run of three variants: its config, its result and the lines it reported."""
     lines = []
     config = tiny_config(tmp_path_factory.mktemp("runs"), "whole")
     result = run(config, report=lambda line: lines.append(json.loads(json.dumps(line))))
@@ -142,20 +144,20 @@ def test_a_run_leaves_a_complete_record_of_every_row_and_nothing_else(finished):
     config, result, _ = finished
     folder = Path(config.run.directory) / "whole"
     assert result.folder == folder
-    assert sorted(entry.name for entry in folder.iterdir()) == sorted(["config.yaml", *ROWS])
+    assert sorted(experiment.name for experiment in folder.iterdir()) == sorted(["config.yaml", *ROWS])
     files = {"config.yaml", "environment.json", "metrics.jsonl", "model.safetensors", "predictions.parquet", "result.json"}
-    for row in ROWS:
-        expected = files if row == "stage1" else files | {"weights.parquet"}
-        assert {entry.name for entry in (folder / row).iterdir()} == expected
+    for variant in ROWS:
+        expected = files if variant == "stage1" else files | {"weights.parquet"}
+        assert {experiment.name for experiment in (folder / variant).iterdir()} == expected
 
 
 def test_every_row_is_found_as_a_record_and_equals_what_the_run_returned(finished):
     _, result, _ = finished
     records = list(ledger.find_records([result.folder]))
-    assert {record.path.name: record.result for record in records} == result.rows
-    assert tuple(result.rows) == ROWS
+    assert {record.path.name: record.result for record in records} == result.variants
+    assert tuple(result.variants) == ROWS
     for record in records:
-        assert record.config["rows"] == [record.path.name]
+        assert record.config["variants"] == [record.path.name]
         assert record.environment["world_size"] == 1
         assert record.environment["device"] == "cpu"
 
@@ -170,8 +172,8 @@ def test_configs_on_disk_are_what_was_run(finished):
 
 def test_results_hold_what_the_table_needs(finished, data):
     config, result, _ = finished
-    for row, figures in result.rows.items():
-        assert (figures["row"], figures["dataset"], figures["seed"]) == (row, "digits", 0)
+    for variant, figures in result.variants.items():
+        assert (figures["row"], figures["dataset"], figures["seed"]) == (variant, "digits", 0)
         assert figures["imbalance_factor"] == 10
         assert figures["class_names"] == list("0123456789")
         assert figures["given_sizes"] == data.given_sizes.tolist()
@@ -184,9 +186,9 @@ def test_results_hold_what_the_table_needs(finished, data):
         assert figures["test"]["error"] == pytest.approx(100 * (1 - confusion.trace() / NUM_TEST))
         assert figures["validation"].keys() == figures["test"].keys()
         assert figures["best_epoch_test_error"] <= figures["test"]["error"] + 1e-9
-        assert ("weights" in figures) == (row != "stage1")
+        assert ("weights" in figures) == (variant != "stage1")
         json.dumps(figures, allow_nan=False)
-    transport = result.rows["ot_labels_meta"]["weights"]
+    transport = result.variants["ot_labels_meta"]["weights"]
     assert 1 < transport["effective_samples"] <= len(data.train)
     assert 0 < transport["wrong_label_auroc"] <= 1
     assert sum(transport["class_mass"]) == pytest.approx(1)
@@ -195,29 +197,29 @@ def test_results_hold_what_the_table_needs(finished, data):
 
 def test_metrics_have_a_line_an_epoch_and_are_what_was_reported(finished):
     _, result, reported = finished
-    written = {row: ledger.read_lines(result.folder / row / "metrics.jsonl") for row in ROWS}
-    places = {row: [(line["stage"], line["round"], line["epoch"]) for line in lines] for row, lines in written.items()}
+    written = {variant: ledger.read_lines(result.folder / variant / "metrics.jsonl") for variant in ROWS}
+    places = {variant: [(line["stage"], line["round"], line["epoch"]) for line in lines] for variant, lines in written.items()}
     stage2 = [("stage2", r + 1, e + 1) for r in range(ROUNDS) for e in range(STAGE2_EPOCHS)]
     assert places["stage1"] == [("stage1", 1, e + 1) for e in range(STAGE1_EPOCHS)]
     assert places["class_balanced_meta"] == stage2[:STAGE2_EPOCHS]
     assert places["ot_labels_meta"] == stage2
-    assert [line for row in ROWS for line in written[row]] == reported
-    for row, lines in written.items():
-        assert lines[-1]["test"]["error"] == pytest.approx(result.rows[row]["test"]["error"])
+    assert [line for variant in ROWS for line in written[variant]] == reported
+    for variant, lines in written.items():
+        assert lines[-1]["test"]["error"] == pytest.approx(result.variants[variant]["test"]["error"])
         for line in lines:
             assert math.isfinite(line["train"]["loss"])
-            assert ("meta_loss" in line["train"]) == (row != "stage1")
+            assert ("meta_loss" in line["train"]) == (variant != "stage1")
 
 
 def test_weights_have_a_line_a_training_sample(finished, data):
     _, result, _ = finished
-    for row in ROWS[1:]:
-        table = pyarrow.parquet.read_table(result.folder / row / "weights.parquet")
+    for variant in ROWS[1:]:
+        table = pyarrow.parquet.read_table(result.folder / variant / "weights.parquet")
         assert table["index"].to_pylist() == data.train.source_index.tolist()
         assert table["given_label"].to_pylist() == data.train.labels.tolist()
         assert table["true_label"].to_pylist() == data.train.true_labels.tolist()
         weights = torch.tensor(table["weight"].to_pylist())
-        if row == "class_balanced_meta":
+        if variant == "class_balanced_meta":
             expected = effective_number_weights(data.given_sizes, 0.9999)[data.train.labels]
             torch.testing.assert_close(weights, expected)
         else:
@@ -225,32 +227,32 @@ def test_weights_have_a_line_a_training_sample(finished, data):
             assert weights.mean().item() == pytest.approx(1, abs=1e-4)
             wrong = data.train.labels != data.train.true_labels
             mass = (weights[wrong].sum() / weights.sum()).item()
-            assert mass == pytest.approx(result.rows[row]["weights"]["wrong_label_mass"], abs=1e-5)
+            assert mass == pytest.approx(result.variants[variant]["weights"]["wrong_label_mass"], abs=1e-5)
             assert set(table["target_label"].to_pylist()) <= set(range(10))
 
 
 def test_a_saved_model_makes_the_saved_predictions(finished, data):
     config, result, _ = finished
-    for row in ROWS:
+    for variant in ROWS:
         net = build_model("small", 10, in_channels=1, width_multiplier=config.model.width_multiplier)
-        net.load_state_dict(load_file(result.folder / row / "model.safetensors"))
+        net.load_state_dict(load_file(result.folder / variant / "model.safetensors"))
         with torch.no_grad():
             logits = net.eval()(data.transform(train=False)(data.test.inputs, torch.arange(NUM_TEST), 0)).logits
-        table = pyarrow.parquet.read_table(result.folder / row / "predictions.parquet")
+        table = pyarrow.parquet.read_table(result.folder / variant / "predictions.parquet")
         assert table["index"].to_pylist() == list(range(NUM_TEST))
         assert table["label"].to_pylist() == data.test.labels.tolist()
         agreement = torch.tensor(table["prediction"].to_pylist()) == logits.argmax(1)
         assert agreement.double().mean() > 0.99  # other batches round otherwise
         wrong = torch.tensor(table["prediction"].to_pylist()) != data.test.labels
-        assert 100 * wrong.double().mean().item() == pytest.approx(result.rows[row]["test"]["error"])
-        with safe_open(result.folder / row / "model.safetensors", framework="pt") as file:
+        assert 100 * wrong.double().mean().item() == pytest.approx(result.variants[variant]["test"]["error"])
+        with safe_open(result.folder / variant / "model.safetensors", framework="pt") as file:
             assert file.metadata()["split"] == data.split_hash
 
 
 def test_training_learns(finished):
     _, result, _ = finished
-    for row in ROWS:
-        lines = ledger.read_lines(result.folder / row / "metrics.jsonl")
+    for variant in ROWS:
+        lines = ledger.read_lines(result.folder / variant / "metrics.jsonl")
         assert lines[-1]["train"]["loss"] < lines[0]["train"]["loss"]
 
 
@@ -258,17 +260,17 @@ def test_resuming_a_finished_run_trains_nothing_and_returns_the_same(finished):
     _, result, _ = finished
     before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*") if path.is_file()}
     again = run(parse_config(["--run.resume", str(result.folder)]), report=no_epoch)
-    assert again.rows == result.rows
+    assert again.variants == result.variants
     assert {path: path.stat().st_mtime_ns for path in result.folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_folder_of_a_row_is_not_taken_for_that_of_a_run(finished, tmp_path):
     _, result, _ = finished
-    row = shutil.copytree(result.folder, tmp_path / "copy") / "class_balanced_meta"
-    before = sorted(row.iterdir())
+    variant = shutil.copytree(result.folder, tmp_path / "copy") / "class_balanced_meta"
+    before = sorted(variant.iterdir())
     with pytest.raises(UserError, match=r"run\.resume"):
-        run(parse_config(["--run.resume", str(row)]), report=no_epoch)
-    assert sorted(row.iterdir()) == before
+        run(parse_config(["--run.resume", str(variant)]), report=no_epoch)
+    assert sorted(variant.iterdir()) == before
 
 
 def test_a_name_that_is_taken_is_refused_with_the_way_to_go_on(finished):
@@ -280,7 +282,7 @@ def test_a_name_that_is_taken_is_refused_with_the_way_to_go_on(finished):
 
 def test_killed_in_stage_2_and_resumed_ends_with_the_same_bits(finished, tmp_path):
     _, result, _ = finished
-    arguments = [*TINY, f"--run.directory={tmp_path}", "--run.name=killed", f"--rows=[{','.join(ROWS)}]"]
+    arguments = [*TINY, f"--run.directory={tmp_path}", "--run.name=killed", f"--variants=[{','.join(ROWS)}]"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", KILLED_RUN, *arguments, "--run.checkpoint_every_epochs=2"],
@@ -292,29 +294,32 @@ def test_killed_in_stage_2_and_resumed_ends_with_the_same_bits(finished, tmp_pat
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    row = tmp_path / "killed" / "ot_labels_meta"
+    variant = tmp_path / "killed" / "ot_labels_meta"
     assert (tmp_path / "killed" / "class_balanced_meta" / "result.json").exists()
-    assert not (row / "result.json").exists()
-    (row / "checkpoints" / ".partial-round-002-epoch-00002").mkdir()
-    with (row / "metrics.jsonl").open("a") as file:
+    assert not (variant / "result.json").exists()
+    (variant / "checkpoints" / ".partial-round-002-epoch-00002").mkdir()
+    with (variant / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "stage2", "rou')
     resumed = run(parse_config(["--run.resume", str(tmp_path / "killed")]))
-    assert tuple(resumed.rows) == ROWS
+    assert tuple(resumed.variants) == ROWS
     for name in ROWS:
         assert_same_record(resumed.folder / name, result.folder / name)
     assert not list(resumed.folder.rglob(".*"))
-    solves = [{key: rows["ot_labels_meta"]["weights"].get(key) for key in SOLVE} for rows in (resumed.rows, result.rows)]
+    solves = [
+        {key: variants["ot_labels_meta"]["weights"].get(key) for key in SOLVE}
+        for variants in (resumed.variants, result.variants)
+    ]
     assert solves[0] == solves[1]  # last, since the rest holds without it
 
 
 @pytest.mark.parametrize("place", [("stage1", 1, 1), ("stage1", 1, STAGE1_EPOCHS), ("stage2", 2, 1)])
 def test_interrupted_at_any_stage_and_resumed_ends_with_the_same_bits(finished, tmp_path, place):
     _, result, _ = finished
-    rows = ("stage1", "ot_labels_meta")
+    variants = ("stage1", "ot_labels_meta")
     with pytest.raises(Interruption):
-        run(tiny_config(tmp_path, "cut", rows=rows), report=interrupt_at(*place))
+        run(tiny_config(tmp_path, "cut", variants=variants), report=interrupt_at(*place))
     resumed = run(parse_config(["--run.resume", str(tmp_path / "cut")]))
-    for name in rows:
+    for name in variants:
         assert_same_record(resumed.folder / name, result.folder / name)
 
 
@@ -331,7 +336,7 @@ def test_every_way_of_weighting_resumes_with_the_same_bits(finished, tmp_path, s
     _, result, _ = finished
     common = [f"--stage1.checkpoint={result.folder}/stage1/model.safetensors", "--stage2.epochs=2"]
     plain = ["--ot.label_transport=0", "--ot.label_softening=0"]
-    whole, cut = (tiny_config(tmp_path, name, *common, *plain, *settings, rows=("ot_meta",)) for name in ("whole", "cut"))
+    whole, cut = (tiny_config(tmp_path, name, *common, *plain, *settings, variants=("ot_meta",)) for name in ("whole", "cut"))
     run(whole)
     with pytest.raises(Interruption):
         run(cut, report=interrupt_at("stage2", 2, 2))
@@ -342,13 +347,13 @@ def test_every_way_of_weighting_resumes_with_the_same_bits(finished, tmp_path, s
 def test_a_finished_stage_1_can_be_started_from(finished, tmp_path):
     _, result, _ = finished
     path = result.folder / "stage1" / "model.safetensors"
-    rows = ("stage1", "class_balanced_meta")
-    reused = run(tiny_config(tmp_path, "reused", f"--stage1.checkpoint={path}", "--ot.epsilon=0.4", rows=rows))
-    assert reused.rows["stage1"]["test"] == result.rows["stage1"]["test"]
-    for name in rows:
+    variants = ("stage1", "class_balanced_meta")
+    reused = run(tiny_config(tmp_path, "reused", f"--stage1.checkpoint={path}", "--ot.epsilon=0.4", variants=variants))
+    assert reused.variants["stage1"]["test"] == result.variants["stage1"]["test"]
+    for name in variants:
         assert_same_model(reused.folder / name, result.folder / name)
     assert ledger.read_lines(reused.folder / "stage1" / "metrics.jsonl") == []
-    assert reused.rows["stage1"]["best_epoch_test_error"] is None
+    assert reused.variants["stage1"]["best_epoch_test_error"] is None
 
 
 @pytest.mark.parametrize(
@@ -376,13 +381,13 @@ def test_a_loss_that_is_not_finite_stops_with_exit_code_1_and_names_the_step(tmp
 def test_a_net_that_diverges_in_the_very_last_step_is_not_recorded_as_a_result(tmp_path):
     settings = ["--stage1.optimizer.learning_rate=1e30", "--stage1.batch_size=10000", "--stage1.epochs=1"]
     with pytest.raises(NonFiniteError):
-        run(tiny_config(tmp_path, "diverged", *settings, rows=("stage1",)))
+        run(tiny_config(tmp_path, "diverged", *settings, variants=("stage1",)))
     assert not list(tmp_path.rglob("result.json"))
 
 
 def test_divergence_leaves_a_checkpoint_from_which_the_loss_is_finite(tmp_path):
     settings = ["--stage1.optimizer.learning_rate=1e30", "--stage1.batch_size=10000", "--stage1.epochs=3"]
-    config = tiny_config(tmp_path, "diverged", *settings, rows=("stage1",))
+    config = tiny_config(tmp_path, "diverged", *settings, variants=("stage1",))
     with pytest.raises(NonFiniteError):
         run(config)
     state = checkpoints.load_latest(tmp_path / "diverged" / "stage1" / "checkpoints")
@@ -403,11 +408,11 @@ def test_bad_data_leaves_no_folder(tmp_path):
 
 
 def test_a_run_without_a_name_gets_one_from_its_data(tmp_path):
-    config = parse_config([*TINY, f"--run.directory={tmp_path}", "--rows=[stage1]", "--stage1.epochs=1"])
+    config = parse_config([*TINY, f"--run.directory={tmp_path}", "--variants=[stage1]", "--stage1.epochs=1"])
     result = run(config)
     assert result.folder.parent == tmp_path
     assert result.folder.name.startswith("digits_lt-if10-noise30-seed0-")
-    assert tuple(result.rows) == ("stage1",)
+    assert tuple(result.variants) == ("stage1",)
 
 
 def test_the_record_says_how_far_learned_weights_moved(tmp_path):
@@ -416,7 +421,7 @@ def test_the_record_says_how_far_learned_weights_moved(tmp_path):
         "sgd",
         "--ot.num_steps",
         "20",
-        "--rows",
+        "--variants",
         "[ot,class_balanced]",
         "--stage1.epochs",
         "2",
@@ -424,9 +429,9 @@ def test_the_record_says_how_far_learned_weights_moved(tmp_path):
         "2",
     ]
     arguments += ["--stage2.rounds", "1", "--run.tensorboard", "false", "--run.directory", str(tmp_path)]
-    rows = run(parse_config(arguments)).rows
-    assert "movement" not in rows["class_balanced"]["weights"]
-    moved = rows["ot"]["weights"]["movement"]
+    variants = run(parse_config(arguments)).variants
+    assert "movement" not in variants["class_balanced"]["weights"]
+    moved = variants["ot"]["weights"]["movement"]
     assert 0 < moved["mean_change"] < moved["largest_change"] == max(moved["class_largest_change"])
     low, high = moved["start_range"]
     assert moved["class_mean_start"][0] == pytest.approx(low)

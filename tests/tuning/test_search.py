@@ -191,7 +191,7 @@ def test_poor_trials_are_stopped_and_diverged_ones_reported_without_a_second_try
     assert "not finite" in lines[2]["error"]
     _, plugins = event_tags(plan.folder / lines[1]["folder"])
     assert b"learning_rate" in plugins["_hparams_/session_start_info"]  # stopped trials are in the table too
-    assert [row.setting for row in ranking({line["trial"]: line for line in lines}, 1)] == [0]
+    assert [variant.setting for variant in ranking({line["trial"]: line for line in lines}, 1)] == [0]
 
 
 def flaky_trial(config, job):
@@ -304,7 +304,7 @@ def bad_input():
         (["--algorithm", "magic"], ["--algorithm", "'magic'"]),
         (["--algorithm", "grid"], ["space ot.mixing must be grid or choice with --algorithm grid, got 'uniform'"]),
         (["--metric", "test/error"], ["--metric must be one of validation/balanced_error", "never the test set's"]),
-        (["--row", "stage1"], ["--row must be one of", "'stage1'"]),
+        (["--variant", "stage1"], ["--variant must be one of", "'stage1'"]),
         (["--grace-epochs", "1000"], ["--grace-epochs must be at most the 80 epochs of stage 2, got 1000"]),
         (["--processes-per-trial", "2", "--gpus-per-trial", "1"], ["--gpus-per-trial must be 0 or 2"]),
         (["--cpus-per-trial", "1000"], ["--cpus-per-trial must be at most what Ray has, got 1000"]),

@@ -1,4 +1,4 @@
-"""Figures of groups of records: rows of the same setting, over seeds. From the committed files alone."""
+"""Figures of groups of records: variants of the same setting, over seeds. From the committed files alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,72 +10,77 @@ from matplotlib.figure import Figure
 from otrw.analysis.figures.style import add_title, new_figure, plain_logarithmic
 from otrw.analysis.statistics import mean_std
 from otrw.analysis.table import dataset_title
-from otrw.analysis.variant_styles import BLACK, GREY, LOOKS
+from otrw.analysis.variant_styles import BLACK, GREY, STYLES
 from otrw.config.variants import TITLES
-from otrw.records.experiments import Entry, label
+from otrw.records.experiments import Experiment, label
 from otrw.records.ledger import read_lines
 
 MOST_CLASSES = 20  # more are shown as tenths of the classes, by size
-MAIN_ROWS = ("ot_meta", "ot", "ot_labels_meta", "class_balanced_meta", "stage1")
+MAIN_VARIANTS = ("ot_meta", "ot", "ot_labels_meta", "class_balanced_meta", "stage1")
 
 
 class Comparison(NamedTuple):
-    """The rows of runs that differ in nothing but the seed."""
+    """The variants of runs that differ in nothing but the seed."""
 
     title: str
     name: str
     """For file names."""
-    rows: dict[str, list[Entry]]
-    """{row: entries, by seed}"""
+    variants: dict[str, list[Experiment]]
+    """{variant: experiments, by seed}"""
 
     @property
-    def first(self) -> Entry:
-        """Any entry; what all share can be read from it."""
-        return next(iter(self.rows.values()))[0]
+    def first(self) -> Experiment:
+        """Any experiment; what all share can be read from it."""
+        return next(iter(self.variants.values()))[0]
 
 
-def comparisons(entries: Iterable[Entry]) -> list[Comparison]:
-    """Entries grouped into comparisons: by setting, factor, preset, and method of the run's main row."""
-    runs: dict[str, list[Entry]] = {}
-    for entry in entries:
-        runs.setdefault(str(entry.record.path.parent), []).append(entry)
-    groups: dict[tuple, list[Entry]] = {}
+def comparisons(experiments: Iterable[Experiment]) -> list[Comparison]:
+    """Entries grouped into comparisons: by setting, factor, preset, and method of the run's main variant."""
+    runs: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        runs.setdefault(str(experiment.record.path.parent), []).append(experiment)
+    groups: dict[tuple, list[Experiment]] = {}
     for members in runs.values():
-        main = min(members, key=lambda entry: MAIN_ROWS.index(entry.row) if entry.row in MAIN_ROWS else len(MAIN_ROWS))
-        key = (main.setting, main.imbalance_factor, main.preset, main.row, main.method_hash)
+        main = min(
+            members,
+            key=lambda experiment: (
+                MAIN_VARIANTS.index(experiment.variant) if experiment.variant in MAIN_VARIANTS else len(MAIN_VARIANTS)
+            ),
+        )
+        key = (main.setting, main.imbalance_factor, main.preset, main.variant, main.fingerprint)
         groups.setdefault(key, []).extend(members)
     result: list[Comparison] = []
     for members in groups.values():
-        rows: dict[str, dict[int, Entry]] = {}
-        for row in TITLES:
-            for entry in members:
-                if entry.row == row:
-                    rows.setdefault(row, {}).setdefault(entry.seed, entry)
-        found = {row: [of_seed[seed] for seed in sorted(of_seed)] for row, of_seed in rows.items()}
+        variants: dict[str, dict[int, Experiment]] = {}
+        for variant in TITLES:
+            for experiment in members:
+                if experiment.variant == variant:
+                    variants.setdefault(variant, {}).setdefault(experiment.seed, experiment)
+        found = {variant: [of_seed[seed] for seed in sorted(of_seed)] for variant, of_seed in variants.items()}
         result.append(Comparison(_title(found), _name(members[0], [other.name for other in result]), found))
     return result
 
 
 def error_figure(comparison: Comparison) -> Figure:
-    """Test error of every row: each seed a dot, the mean a mark, the standard deviation a bar."""
-    rows = comparison.rows
-    figure = new_figure(6.4, 1.3 + 0.36 * len(rows))
+    """Test error of every variant: each seed a dot, the mean a mark, the standard deviation a bar."""
+    variants = comparison.variants
+    figure = new_figure(6.4, 1.3 + 0.36 * len(variants))
     axes = figure.subplots()
     generator = np.random.default_rng(0)
-    for place, (row, entries) in enumerate(rows.items()):
-        look = LOOKS[row]
-        errors = [entry.record.result["test"]["error"] for entry in entries]
+    for place, (variant, experiments) in enumerate(variants.items()):
+        style = STYLES[variant]
+        errors = [experiment.record.result["test"]["error"] for experiment in experiments]
         mean, std = mean_std(errors)
         if std is not None:
             heights = place + 0.22 * generator.uniform(-1, 1, len(errors))
-            axes.plot(errors, heights, "o", color=look.color, markersize=3, alpha=0.5, markeredgewidth=0)
+            axes.plot(errors, heights, "o", color=style.color, markersize=3, alpha=0.5, markeredgewidth=0)
         axes.errorbar(
-            mean, place, xerr=std, fmt=look.marker, color=look.color, markersize=8, capsize=3, markeredgecolor="white"
+            mean, place, xerr=std, fmt=style.marker, color=style.color, markersize=8, capsize=3, markeredgecolor="white"
         )
         text = f"{mean:.1f}" + (f" ({std:.1f})" if std is not None else "")
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [_long_label(row) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(variants)), [_long_label(variant) for variant in variants])
+    axes.set_ylim(len(variants) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test error, last epoch (%)")
@@ -84,12 +89,12 @@ def error_figure(comparison: Comparison) -> Figure:
 
 
 def class_error_figure(comparison: Comparison) -> Figure | None:
-    """Test error of each class before (stage 1) and after (each row); None where no record has classes."""
+    """Test error of each class before (stage 1) and after (each variant); None where no record has classes."""
     errors: dict[str, np.ndarray] = {}
-    for row, entries in comparison.rows.items():
-        values = class_errors(entries)
+    for variant, experiments in comparison.variants.items():
+        values = class_errors(experiments)
         if values is not None:
-            errors[row] = values
+            errors[variant] = values
     if not errors:
         return None
     result = comparison.first.record.result
@@ -102,14 +107,14 @@ def class_error_figure(comparison: Comparison) -> Figure | None:
     else:
         order = np.argsort(-sizes, kind="stable")
         tenths = np.array_split(order, 10)
-        errors = {row: np.stack([values[:, part].mean(1) for part in tenths], 1) for row, values in errors.items()}
+        errors = {variant: np.stack([values[:, part].mean(1) for part in tenths], 1) for variant, values in errors.items()}
         ticks = [f"{sizes[part].max()}\nto {sizes[part].min()}" for part in tenths]
         places, what = np.arange(10), "tenths of the classes, by training images"
     figure = new_figure(max(6.8, 0.62 * len(places) * 1.15), 3.6)
     axes = figure.subplots()
     width = 0.84 / len(errors)
-    for number, (row, values) in enumerate(errors.items()):
-        look = LOOKS[row]
+    for number, (variant, values) in enumerate(errors.items()):
+        style = STYLES[variant]
         x = places - 0.42 + (number + 0.5) * width
         spread = values.std(0, ddof=1) if len(values) > 1 else None
         means = values.mean(0)
@@ -119,15 +124,15 @@ def class_error_figure(comparison: Comparison) -> Figure | None:
             means,
             width,
             yerr=below,
-            color=look.color,
-            hatch=look.hatch,
+            color=style.color,
+            hatch=style.hatch,
             edgecolor="white",
             linewidth=0.4,
             error_kw={"elinewidth": 0.7, "ecolor": "#444444"},
-            label=label(row),
+            label=label(variant),
         )
         zero = means == 0
-        axes.plot(x[zero], np.full(zero.sum(), 0.8), "|", color=look.color, markersize=4)  # a bar of no height is still there
+        axes.plot(x[zero], np.full(zero.sum(), 0.8), "|", color=style.color, markersize=4)  # a bar of no height is still there
     axes.set_xticks(places, ticks, fontsize=8)
     axes.set_xlabel(what)
     axes.set_ylabel("test error (%)")
@@ -138,9 +143,9 @@ def class_error_figure(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def class_errors(entries: Sequence[Entry]) -> np.ndarray | None:
+def class_errors(experiments: Sequence[Experiment]) -> np.ndarray | None:
     """(seeds, classes) error in percent; None where a record has none."""
-    values = [entry.record.result["test"].get("class_error") for entry in entries]
+    values = [experiment.record.result["test"].get("class_error") for experiment in experiments]
     if not all(isinstance(value, list) and value for value in values):
         return None
     if len({len(value) for value in values}) != 1:
@@ -151,22 +156,28 @@ def class_errors(entries: Sequence[Entry]) -> np.ndarray | None:
 def class_weight_figure(comparison: Comparison) -> Figure | None:
     """Mean weight of a class's samples against its size, both logarithmic; None where no record has weights."""
     drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for row, entries in comparison.rows.items():
-        pairs = [class_weights(entry.record.result) for entry in entries]
+    for variant, experiments in comparison.variants.items():
+        pairs = [class_weights(experiment.record.result) for experiment in experiments]
         if pairs and all(pair is not None for pair in pairs):
-            drawn[row] = tuple(np.mean([pair[side] for pair in pairs if pair], axis=0) for side in (0, 1))
+            drawn[variant] = tuple(np.mean([pair[side] for pair in pairs if pair], axis=0) for side in (0, 1))
     if not drawn:
         return None
     figure = new_figure(5.6, 4.2)
     axes = figure.subplots()
-    for row, (sizes, weights) in drawn.items():
-        twin = row.removesuffix("_meta")
-        if twin != row and twin in drawn and np.allclose(drawn[twin][1], weights, rtol=0.01):
+    for variant, (sizes, weights) in drawn.items():
+        twin = variant.removesuffix("_meta")
+        if twin != variant and twin in drawn and np.allclose(drawn[twin][1], weights, rtol=0.01):
             continue  # the meta images change the loss, not the weights
-        look = LOOKS[row]
+        style = STYLES[variant]
         order = np.argsort(sizes)
         axes.plot(
-            sizes[order], weights[order], marker=look.marker, color=look.color, linestyle=look.line, label=label(row), alpha=0.9
+            sizes[order],
+            weights[order],
+            marker=style.marker,
+            color=style.color,
+            linestyle=style.line,
+            label=label(variant),
+            alpha=0.9,
         )
     sizes = next(iter(drawn.values()))[0]
     line = np.array([sizes.min(), sizes.max()])
@@ -195,18 +206,19 @@ def class_weights(result: Mapping) -> tuple[np.ndarray, np.ndarray] | None:
 def curves_figure(comparison: Comparison) -> Figure | None:
     """Training loss and test error of both stages, epoch by epoch; mean over seeds, their range shaded."""
     lines = {
-        row: [read_lines(entry.record.path / "metrics.jsonl") for entry in found] for row, found in comparison.rows.items()
+        variant: [read_lines(experiment.record.path / "metrics.jsonl") for experiment in found]
+        for variant, found in comparison.variants.items()
     }
-    lines = {row: [one for one in found if one] for row, found in lines.items()}
-    lines = {row: found for row, found in lines.items() if found}
+    lines = {variant: [one for one in found if one] for variant, found in lines.items()}
+    lines = {variant: found for variant, found in lines.items() if found}
     if not lines:
         return None
     figure = new_figure(7.2, 4.6)
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    for row, found in lines.items():
-        column = 0 if row == "stage1" else 1
-        _curve(panels[0, column], row, [curve(one, "train", "loss") for one in found])
-        _curve(panels[1, column], row, [curve(one, "test", "error") for one in found])
+    for variant, found in lines.items():
+        column = 0 if variant == "stage1" else 1
+        _curve(panels[0, column], variant, [curve(one, "train", "loss") for one in found])
+        _curve(panels[1, column], variant, [curve(one, "test", "error") for one in found])
     for column, there in enumerate(("stage1" in lines, bool(lines.keys() - {"stage1"}))):
         if not there:
             panels[0, column].annotate("no curve recorded", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
@@ -216,7 +228,7 @@ def curves_figure(comparison: Comparison) -> Figure | None:
     panels[0, 0].set_ylabel("training loss")
     panels[1, 0].set_ylabel("test error (%)")
     panels[1, 0].set_xlabel("epoch")
-    settings = [entry.record.config.get("stage2") or {} for found in comparison.rows.values() for entry in found]
+    settings = [experiment.record.config.get("stage2") or {} for found in comparison.variants.values() for experiment in found]
     has_rounds = any(one.get("rounds", 1) > 1 for one in settings)
     panels[1, 1].set_xlabel("epoch, rounds one after the other" if has_rounds else "epoch")
     handles, labels = panels[0, 1].get_legend_handles_labels()
@@ -236,37 +248,44 @@ def curve(lines: Sequence[Mapping], part: str, key: str) -> tuple[np.ndarray, np
     return np.array(epochs), np.array(values)
 
 
-def _curve(axes: Axes, row: str, curves: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _curve(axes: Axes, variant: str, curves: list[tuple[np.ndarray, np.ndarray]]) -> None:
     longest = max((epochs for epochs, _ in curves), key=len)
     values = np.array([values for epochs, values in curves if len(epochs) == len(longest)])
     if not len(longest):
         return
-    look = LOOKS[row]
+    style = STYLES[variant]
     every = max(1, len(longest) // 8)
     axes.plot(
-        longest, values.mean(0), color=look.color, linestyle=look.line, marker=look.marker, markevery=every, label=label(row)
+        longest,
+        values.mean(0),
+        color=style.color,
+        linestyle=style.line,
+        marker=style.marker,
+        markevery=every,
+        label=label(variant),
     )
     if len(values) > 1:
-        axes.fill_between(longest, values.min(0), values.max(0), color=look.color, alpha=0.12, linewidth=0)
+        axes.fill_between(longest, values.min(0), values.max(0), color=style.color, alpha=0.12, linewidth=0)
 
 
-def _long_label(row: str) -> str:
-    return TITLES[row]
+def _long_label(variant: str) -> str:
+    return TITLES[variant]
 
 
-def _title(rows: Mapping[str, Sequence[Entry]]) -> str:
-    entries = [entry for found in rows.values() for entry in found]
-    first = entries[0]
-    numbers = {len(found) for found in rows.values()}
+def _title(variants: Mapping[str, Sequence[Experiment]]) -> str:
+    experiments = [experiment for found in variants.values() for experiment in found]
+    first = experiments[0]
+    numbers = {len(found) for found in variants.values()}
     seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{numbers.pop()} seeds"
     seeds = "1 seed" if seeds == "1 seeds" else seeds
-    short = ", SHORT RUN" if any(entry.short for entry in entries) else ""
+    short = ", SHORT RUN" if any(experiment.short for experiment in experiments) else ""
     return f"{dataset_title(first.setting)}, factor {first.imbalance_factor:g} (preset {first.preset}{short}; {seeds})"
 
 
-def _name(entry: Entry, taken: Sequence[str]) -> str:
-    noise = f"-noise{100 * entry.setting.label_noise_rate:g}" if entry.setting.label_noise_rate else ""
-    base = f"{entry.setting.dataset}-if{entry.imbalance_factor:g}{noise}-{entry.preset}{'-short' if entry.short else ''}"
+def _name(experiment: Experiment, taken: Sequence[str]) -> str:
+    noise = f"-noise{100 * experiment.setting.label_noise_rate:g}" if experiment.setting.label_noise_rate else ""
+    data = f"{experiment.setting.dataset}-if{experiment.imbalance_factor:g}{noise}"
+    base = f"{data}-{experiment.preset}{'-short' if experiment.short else ''}"
     number = 1
     while (name := base if number == 1 else f"{base}-{number}") in taken:
         number += 1

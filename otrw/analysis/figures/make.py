@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from otrw.analysis.figures import comparison, samples, search, style
 from otrw.errors import UserError
-from otrw.records.experiments import Entry
+from otrw.records.experiments import Experiment
 
 OF_RECORDS: dict[str, Callable[[comparison.Comparison], Figure | None]] = {
     "error": comparison.error_figure,
@@ -28,7 +28,7 @@ TRANSPORT_ROWS = ("ot_meta", "ot", "ot_labels_meta")
 
 
 def make_figures(
-    entries: Sequence[Entry],
+    experiments: Sequence[Experiment],
     figures: Sequence[str],
     *,
     searches: Sequence[Path] = (),
@@ -38,7 +38,7 @@ def make_figures(
 ) -> Iterator[Path | str]:
     """Path of every file written, and a line for every figure that the records do not hold the data of."""
     with matplotlib.rc_context(style.styled()):
-        drawn = _drawn(entries, figures, searches, benchmarks)
+        drawn = _drawn(experiments, figures, searches, benchmarks)
         for name, figure in drawn:
             if isinstance(figure, str):
                 yield f"{name}: {figure}"
@@ -47,20 +47,22 @@ def make_figures(
 
 
 def _drawn(
-    entries: Sequence[Entry], figures: Sequence[str], searches: Sequence[Path], benchmarks: Sequence[Path]
+    experiments: Sequence[Experiment], figures: Sequence[str], searches: Sequence[Path], benchmarks: Sequence[Path]
 ) -> Iterator[tuple[str, Figure | str]]:
-    groups = comparison.comparisons(entries)
+    groups = comparison.comparisons(experiments)
     for kind in figures:
         found = 0
         drawn = (
-            _of_samples(kind, entries) if kind in OF_SAMPLES else ((group.name, OF_RECORDS[kind](group)) for group in groups)
+            _of_samples(kind, experiments)
+            if kind in OF_SAMPLES
+            else ((group.name, OF_RECORDS[kind](group)) for group in groups)
         )
         for name, figure in drawn:
             if figure is not None:
                 found += 1
                 yield f"{kind}-{name}", figure
         if not found:
-            yield kind, f"not made: none of {len(entries)} records has {NEEDED.get(kind, 'an error')}"
+            yield kind, f"not made: none of {len(experiments)} records has {NEEDED.get(kind, 'an error')}"
     for path in searches:
         trials = search.read_trials(path)
         for kind, draw in (
@@ -75,17 +77,17 @@ def _drawn(
         yield f"benchmark-{path.stem}", search.benchmark_figure(record) or "not made: no entries"
 
 
-def _of_samples(kind: str, entries: Sequence[Entry]) -> Iterator[tuple[str, Figure | str | None]]:
-    """weights: all costs of one setting, seed and row together. reliability: all rows of one run."""
-    figures: dict[str, list[Entry]] = {}
-    for entry in entries:
+def _of_samples(kind: str, experiments: Sequence[Experiment]) -> Iterator[tuple[str, Figure | str | None]]:
+    """weights: all costs of one setting, seed and variant together. reliability: all variants of one run."""
+    figures: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
         if kind == "reliability":
-            name = entry.record.path.parent.name
-        elif entry.row in TRANSPORT_ROWS:
-            name = f"{entry.setting.dataset}-if{entry.imbalance_factor:g}-seed{entry.seed}-{entry.row}"
+            name = experiment.record.path.parent.name
+        elif experiment.variant in TRANSPORT_ROWS:
+            name = f"{experiment.setting.dataset}-if{experiment.imbalance_factor:g}-seed{experiment.seed}-{experiment.variant}"
         else:
             continue
-        figures.setdefault(name, []).append(entry)
+        figures.setdefault(name, []).append(experiment)
     draw = samples.weights_figure if kind == "weights" else samples.reliability_figure
     for name, found in figures.items():
         try:

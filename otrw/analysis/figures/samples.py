@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from otrw.analysis.figures.style import add_title, new_figure, plain_logarithmic
 from otrw.analysis.statistics import reliability
 from otrw.analysis.table import dataset_title
-from otrw.analysis.variant_styles import BLACK, BLUE, GREY, LOOKS, VERMILLION
-from otrw.records.experiments import Entry, label
+from otrw.analysis.variant_styles import BLACK, BLUE, GREY, STYLES, VERMILLION
+from otrw.records.experiments import Experiment, label
 from otrw.records.ledger import read_columns
 
 NUM_BINS = 15
@@ -17,16 +17,20 @@ SMALLEST_SHOWN = 1e-4  # of the mean weight; smaller weights lie on the lower ed
 MOST_CLASSES_NAMED = 20
 
 
-def weights_figure(entries: Sequence[Entry]) -> Figure | None:
+def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
     """Figure 1 of arXiv 2208.02951: learned weights by class (left) and by sample (right), one line of panels a cost."""
-    found = [(entry, columns) for entry in entries if (columns := read_columns(entry.record.path / "weights.parquet"))]
+    found = [
+        (experiment, columns)
+        for experiment in experiments
+        if (columns := read_columns(experiment.record.path / "weights.parquet"))
+    ]
     if not found:
         return None
     found.sort(key=lambda pair: -_mixing(pair[0]))
     figure = new_figure(7.4, 0.9 + 1.9 * len(found))
     panels = figure.subplots(len(found), 2, squeeze=False, sharex="col", sharey=True, width_ratios=(1, 1.6))
     has_wrong = any((columns["given_label"] != columns["true_label"]).any() for _, columns in found)
-    for (by_class, by_sample), (entry, columns) in zip(panels, found, strict=True):
+    for (by_class, by_sample), (experiment, columns) in zip(panels, found, strict=True):
         weights = columns["weight"] / columns["weight"].mean()
         weights = np.maximum(weights, SMALLEST_SHOWN)
         labels, wrong = columns["given_label"], columns["given_label"] != columns["true_label"]
@@ -37,7 +41,7 @@ def weights_figure(entries: Sequence[Entry]) -> Figure | None:
         means = [weights[labels == c].mean() for c in classes]
         by_class.plot(classes, means, "D", color=BLACK, markersize=4, markerfacecolor="white")
         by_class.set_ylabel("weight (mean 1)")
-        by_class.set_title(cost_name(entry))
+        by_class.set_title(cost_name(experiment))
         order = np.lexsort((-weights, wrong, labels))
         places = np.arange(len(order))
         is_wrong = wrong[order]
@@ -64,42 +68,46 @@ def weights_figure(entries: Sequence[Entry]) -> Figure | None:
         "samples, by class; in a class right labels, then wrong ones" if has_wrong else "samples, by class"
     )
     _sample_legend(figure, has_wrong)
-    entry = found[0][0]
-    seeds = ", ".join(str(seed) for seed in sorted({entry.seed for entry, _ in found}))
+    experiment = found[0][0]
+    seeds = ", ".join(str(seed) for seed in sorted({experiment.seed for experiment, _ in found}))
     add_title(
         figure,
-        f"Learned weights: {dataset_title(entry.setting)}, factor {entry.imbalance_factor:g} (seed {seeds})",
+        f"Learned weights: {dataset_title(experiment.setting)}, factor {experiment.imbalance_factor:g} (seed {seeds})",
     )
     return figure
 
 
-def cost_name(entry: Entry) -> str:
+def cost_name(experiment: Experiment) -> str:
     """The ground cost of a run's transport, in words."""
-    mixing = _mixing(entry)
+    mixing = _mixing(experiment)
     kind = "feature cost" if mixing == 1 else "label cost" if mixing == 0 else f"combined cost, mixing {mixing:g}"
-    return f"{kind} ({label(entry.row)})"
+    return f"{kind} ({label(experiment.variant)})"
 
 
-def reliability_figure(entries: Sequence[Entry]) -> Figure | None:
-    """Accuracy against confidence, one panel a row; None without predictions."""
-    found = [(entry, columns) for entry in entries if (columns := read_columns(entry.record.path / "predictions.parquet"))]
+def reliability_figure(experiments: Sequence[Experiment]) -> Figure | None:
+    """Accuracy against confidence, one panel a variant; None without predictions."""
+    found = [
+        (experiment, columns)
+        for experiment in experiments
+        if (columns := read_columns(experiment.record.path / "predictions.parquet"))
+    ]
     if not found:
         return None
     num_columns = min(3, len(found))
     num_lines = -(-len(found) // num_columns)
     figure = new_figure(2.5 * num_columns + 0.3, 2.6 * num_lines + 0.5)
     panels = figure.subplots(num_lines, num_columns, squeeze=False, sharex=True, sharey=True)
-    for axes, (entry, columns) in zip(panels.flat, found, strict=False):
-        look = LOOKS[entry.row]
+    for axes, (experiment, columns) in zip(panels.flat, found, strict=False):
+        style = STYLES[experiment.variant]
         correct = columns["prediction"] == columns["label"]
         counts, confidence, accuracy = reliability(columns["confidence"], correct, NUM_BINS)
         there = counts > 0
         middles = (np.arange(NUM_BINS) + 0.5) / NUM_BINS
         axes.bar(middles[there], counts[there] / counts.sum(), 0.9 / NUM_BINS, color="#CCCCCC", label="share of test images")
         axes.plot([0, 1], [0, 1], color=BLACK, linewidth=0.8, linestyle=":")
-        axes.plot(confidence[there], accuracy[there], marker=look.marker, color=look.color, linestyle="-", label="accuracy")
+        axes.plot(confidence[there], accuracy[there], marker=style.marker, color=style.color, linestyle="-", label="accuracy")
         error = 100 * np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum()
-        axes.set_title(label(entry.row))
+        axes.set_title(label(experiment.variant))
         axes.annotate(f"ECE {error:.1f} %", (0.03, 0.93), xycoords="axes fraction", va="top", fontsize=8)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -110,17 +118,17 @@ def reliability_figure(entries: Sequence[Entry]) -> Figure | None:
         axes.set_ylabel("accuracy")
     for axes in panels[-1]:
         axes.set_xlabel("confidence")
-    entry = found[0][0]
+    experiment = found[0][0]
     add_title(
         figure,
-        f"Reliability: {dataset_title(entry.setting)}, factor {entry.imbalance_factor:g} (seed {entry.seed}; "
+        f"Reliability: {dataset_title(experiment.setting)}, factor {experiment.imbalance_factor:g} (seed {experiment.seed}; "
         "grey: share of test images)",
     )
     return figure
 
 
-def _mixing(entry: Entry) -> float:
-    return float((entry.record.config.get("ot") or {}).get("mixing", 0.5))
+def _mixing(experiment: Experiment) -> float:
+    return float((experiment.record.config.get("ot") or {}).get("mixing", 0.5))
 
 
 def _sample_legend(figure: Figure, has_wrong: bool) -> None:

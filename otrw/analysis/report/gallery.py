@@ -11,7 +11,7 @@ from PIL import Image
 from otrw.analysis.report.svg import histogram
 from otrw.analysis.variant_styles import BLUE, VERMILLION
 from otrw.errors import UserError
-from otrw.records.experiments import Entry
+from otrw.records.experiments import Experiment
 from otrw.records.ledger import read_columns
 
 NUM_SHOWN = 6
@@ -19,16 +19,16 @@ NUM_SHOWN_OF_MANY = 3  # with more classes than this many images a class make a 
 MANY_CLASSES = 20
 
 
-def weighted(entry: Entry) -> dict[str, np.ndarray] | None:
+def weighted(experiment: Experiment) -> dict[str, np.ndarray] | None:
     """The record's weights.parquet; None where it is not there, as in committed records."""
-    return read_columns(entry.record.path / "weights.parquet")
+    return read_columns(experiment.record.path / "weights.parquet")
 
 
-def train_images(entry: Entry) -> np.ndarray:
+def train_images(experiment: Experiment) -> np.ndarray:
     """(N, height, width, channels) uint8: the source's training images. Raises UserError where they are missing."""
     from otrw.data.sources import load_source  # loads torch: only pages with images need it
 
-    data = entry.record.config["data"]
+    data = experiment.record.config["data"]
     raw = load_source(
         data["source"],
         root=data.get("root", "data"),
@@ -39,13 +39,15 @@ def train_images(entry: Entry) -> np.ndarray:
     return raw.train_images
 
 
-def gallery(entry: Entry, columns: Mapping[str, np.ndarray], images: np.ndarray) -> str:
+def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], images: np.ndarray) -> str:
     """A histogram of the weights, then a strip of images a class."""
     index, given, true = (columns[name] for name in ("index", "given_label", "true_label"))
     if len(index) and int(index.max()) >= len(images):
-        raise UserError(f"{entry.record.path}: weights.parquet names image {int(index.max())} of {len(images)}; other data")
+        raise UserError(
+            f"{experiment.record.path}: weights.parquet names image {int(index.max())} of {len(images)}; other data"
+        )
     weights = columns["weight"] / columns["weight"].mean()
-    names = [str(name) for name in entry.record.result.get("class_names") or []]
+    names = [str(name) for name in experiment.record.result.get("class_names") or []]
     names = names or [str(label) for label in range(int(given.max()) + 1)]
     classes = np.unique(given)
     shown = NUM_SHOWN if len(classes) <= MANY_CLASSES else NUM_SHOWN_OF_MANY

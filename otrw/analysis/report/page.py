@@ -11,14 +11,14 @@ from otrw.analysis.report.gallery import data_uri, gallery, train_images, weight
 from otrw.analysis.report.style import STYLE
 from otrw.analysis.report.svg import Series, line_chart
 from otrw.analysis.table import dataset_title, net_name
-from otrw.analysis.variant_styles import BLACK, LOOKS
+from otrw.analysis.variant_styles import BLACK, STYLES
 from otrw.config.variants import TITLES
 from otrw.errors import UserError
-from otrw.records.experiments import Entry, label
-from otrw.records.fingerprint import method
+from otrw.records.experiments import Experiment, label
+from otrw.records.fingerprint import decisive_settings
 from otrw.records.ledger import read_lines
 
-MAIN_ROWS = ("ot_meta", "ot", "ot_labels_meta")
+MAIN_VARIANTS = ("ot_meta", "ot", "ot_labels_meta")
 MOST_CLASSES_AS_TABLE = 20
 FIGURES = (
     ("error", "error"),
@@ -30,35 +30,37 @@ FIGURES = (
 )
 
 
-def make_page(entries: Sequence[Entry]) -> tuple[str, list[str]]:
+def make_page(experiments: Sequence[Experiment]) -> tuple[str, list[str]]:
     """The page of these records, stage 1 first, and a line for everything that could not be shown."""
-    runs = list(dict.fromkeys(entry.record.path.parent.name for entry in entries))
+    runs = list(dict.fromkeys(experiment.record.path.parent.name for experiment in experiments))
     order = list(TITLES)
-    entries = sorted(entries, key=lambda entry: (runs.index(entry.record.path.parent.name), order.index(entry.row)))
-    names = {entry.record.path: _name(entry, len(runs)) for entry in entries}
+    experiments = sorted(
+        experiments, key=lambda experiment: (runs.index(experiment.record.path.parent.name), order.index(experiment.variant))
+    )
+    names = {experiment.record.path: _name(experiment, len(runs)) for experiment in experiments}
     problems: list[str] = []
     sections = [
-        ("summary", "Summary", _summary(entries, names)),
-        ("curves", "Curves", _curves(entries, names)),
-        ("classes", "Classes", _classes(entries, names)),
-        ("confusion", "Confusion", _confusions(entries, names)),
-        ("gallery", "Weights and images", _galleries(entries, names, problems)),
-        ("settings", "Settings", _settings(entries, names)),
+        ("summary", "Summary", _summary(experiments, names)),
+        ("curves", "Curves", _curves(experiments, names)),
+        ("classes", "Classes", _classes(experiments, names)),
+        ("confusion", "Confusion", _confusions(experiments, names)),
+        ("gallery", "Weights and images", _galleries(experiments, names, problems)),
+        ("settings", "Settings", _settings(experiments, names)),
     ]
     shown = [section for section in sections if section[2]]
-    title = " and ".join(dict.fromkeys(_setting(entry) for entry in entries))
+    title = " and ".join(dict.fromkeys(_setting(experiment) for experiment in experiments))
     links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in shown)
     body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in shown)
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     page = (
         f'<!doctype html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n'
-        f"<body><header><h1>{html.escape(title)}</h1><p>{_headline(entries, runs)}</p><nav>{links}</nav></header>\n"
+        f"<body><header><h1>{html.escape(title)}</h1><p>{_headline(experiments, runs)}</p><nav>{links}</nav></header>\n"
         f"<main>{body}</main></body></html>\n"
     )
     return page, problems
 
 
-def _summary(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+def _summary(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
     heads = [
         "",
         *(title for _, title in FIGURES),
@@ -68,19 +70,23 @@ def _summary(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
         "wrong-label mass",
         "AUROC",
     ]
-    rows, facts = [], [_weight_facts(entry) for entry in entries]
+    rows, facts = [], [_weight_facts(experiment) for experiment in experiments]
     best = min(
-        (entry.record.result["test"].get("error", np.inf) for entry in entries if not entry.row.startswith("oracle")),
+        (
+            experiment.record.result["test"].get("error", np.inf)
+            for experiment in experiments
+            if not experiment.variant.startswith("oracle")
+        ),
         default=None,
     )
-    for entry, fact in zip(entries, facts, strict=True):
-        test = entry.record.result["test"]
+    for experiment, fact in zip(experiments, facts, strict=True):
+        test = experiment.record.result["test"]
         cells = [_number(test.get(key)) for key, _ in FIGURES]
-        if test.get("error") == best and not entry.row.startswith("oracle"):
+        if test.get("error") == best and not experiment.variant.startswith("oracle"):
             cells[0] = f"<b>{cells[0]}</b>"
-        short = ' <span class="mark">short</span>' if entry.short else ""
-        cells += [html.escape(entry.epochs) + short, _number(entry.record.result.get("best_epoch_test_error")), *fact]
-        rows.append([_key(entry) + html.escape(names[entry.record.path]), *cells])
+        short = ' <span class="mark">short</span>' if experiment.short else ""
+        cells += [html.escape(experiment.epochs) + short, _number(experiment.record.result.get("best_epoch_test_error")), *fact]
+        rows.append([_key(experiment) + html.escape(names[experiment.record.path]), *cells])
     unused = {number for number in range(1, len(heads)) if all(row[number] == "-" for row in rows)}
     kept = [number for number in range(len(heads)) if number not in unused]
     table = _table([heads[number] for number in kept], [[row[number] for number in kept] for row in rows])
@@ -92,42 +98,42 @@ def _summary(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
             "Wrong-label mass: share of all weight on wrongly labelled images, in percent; AUROC: how well low weights "
             "find them inside a class."
         )
-    differing = {line for entry in entries for line in entry.differences}
+    differing = {line for experiment in experiments for line in experiment.differences}
     if differing:
         notes.append("Not as in the preset: " + "; ".join(sorted(differing)) + ".")
     return table + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
 
 
-def _curves(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+def _curves(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
     charts = []
     for stage in ("stage1", "stage2"):
-        chosen = [entry for entry in entries if (entry.row == "stage1") == (stage == "stage1")]
+        chosen = [experiment for experiment in experiments if (experiment.variant == "stage1") == (stage == "stage1")]
         for part, key, title in (("test", "error", "test error (%)"), ("train", "loss", "training loss")):
-            series = [_series(entry, names, part, key) for entry in chosen]
+            series = [_series(experiment, names, part, key) for experiment in chosen]
             chart = line_chart(series, "epoch", title)
             if chart:
                 name = "Stage 1" if stage == "stage1" else "Stage 2"
                 charts.append(f'<div class="chart"><h3>{name}: {title}</h3>{chart}</div>')
-    keys = "".join(f"<span>{_key(entry)}{html.escape(names[entry.record.path])}</span>" for entry in entries)
-    has_rounds = any((entry.record.config.get("stage2") or {}).get("rounds", 1) > 1 for entry in entries)
+    keys = "".join(f"<span>{_key(experiment)}{html.escape(names[experiment.record.path])}</span>" for experiment in experiments)
+    has_rounds = any((experiment.record.config.get("stage2") or {}).get("rounds", 1) > 1 for experiment in experiments)
     note = '<p class="note">Rounds of stage 2 follow each other.</p>' if has_rounds else ""
     return f'<div class="keys">{keys}</div>{note}<div class="charts">{"".join(charts)}</div>' if charts else ""
 
 
-def _classes(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
-    """Error of each class in each row, as a bar and a number."""
-    entries = [entry for entry in entries if entry.record.result["test"].get("class_error")]
-    if not entries:
+def _classes(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
+    """Error of each class in each variant, as a bar and a number."""
+    experiments = [experiment for experiment in experiments if experiment.record.result["test"].get("class_error")]
+    if not experiments:
         return ""
-    result = entries[0].record.result
+    result = experiments[0].record.result
     classes = result.get("class_names") or [str(number) for number in range(len(result["test"]["class_error"]))]
-    entries = [entry for entry in entries if entry.record.result.get("class_names", classes) == classes]
+    experiments = [experiment for experiment in experiments if experiment.record.result.get("class_names", classes) == classes]
     sizes = result.get("true_sizes") or [None] * len(classes)
     rows = []
     for number, name in enumerate(classes):
-        cells = [_bar(entry.record.result["test"]["class_error"][number], entry) for entry in entries]
+        cells = [_bar(experiment.record.result["test"]["class_error"][number], experiment) for experiment in experiments]
         rows.append([html.escape(str(name)), _number(sizes[number], 0), *cells])
-    table = _table(["class", "training images", *(names[entry.record.path] for entry in entries)], rows)
+    table = _table(["class", "training images", *(names[experiment.record.path] for experiment in experiments)], rows)
     content = f'<p class="note">Test error in percent.</p>{table}'
     return (
         content
@@ -136,30 +142,32 @@ def _classes(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
     )
 
 
-def _confusions(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
-    """Before (stage 1) and after (the main row) side by side, the others folded away."""
-    found = [entry for entry in entries if entry.record.result.get("confusion")]
-    first = [entry for row in ("stage1", *MAIN_ROWS) for entry in found if entry.row == row]
-    shown = [entry for entry in first if entry.row == "stage1"] + [entry for entry in first if entry.row != "stage1"][:1]
-    others = [entry for entry in found if entry not in shown]
-    parts = [_confusion(entry, names[entry.record.path]) for entry in shown]
+def _confusions(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
+    """Before (stage 1) and after (the main variant) side by side, the others folded away."""
+    found = [experiment for experiment in experiments if experiment.record.result.get("confusion")]
+    first = [experiment for variant in ("stage1", *MAIN_VARIANTS) for experiment in found if experiment.variant == variant]
+    shown = [experiment for experiment in first if experiment.variant == "stage1"] + [
+        experiment for experiment in first if experiment.variant != "stage1"
+    ][:1]
+    others = [experiment for experiment in found if experiment not in shown]
+    parts = [_confusion(experiment, names[experiment.record.path]) for experiment in shown]
     note = "Rows: true class; columns: prediction; percent of the true class."
     content = f'<p class="note">{note}</p><div class="matrices">{"".join(parts)}</div>'
     if others:
-        rest = "".join(_confusion(entry, names[entry.record.path]) for entry in others)
+        rest = "".join(_confusion(experiment, names[experiment.record.path]) for experiment in others)
         content += f'<details><summary>{len(others)} more</summary><div class="matrices">{rest}</div></details>'
     return content if found else ""
 
 
-def _confusion(entry: Entry, name: str) -> str:
-    counts = np.asarray(entry.record.result["confusion"], dtype=np.float64)
+def _confusion(experiment: Experiment, name: str) -> str:
+    counts = np.asarray(experiment.record.result["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # of the true class
     title = f"<h3>{html.escape(name)}</h3>"
     if len(counts) > MOST_CLASSES_AS_TABLE:
         shade = (255 * (1 - np.sqrt(shares))).astype(np.uint8)  # the root lifts the small ones
         image = data_uri(np.stack([shade, 255 - (255 - shade) // 2, np.full_like(shade, 255)], -1))
         return f'<div>{title}<img class="matrix" src="{image}" alt="confusion matrix of {html.escape(name)}"></div>'
-    names = [str(one) for one in entry.record.result.get("class_names") or range(len(counts))]
+    names = [str(one) for one in experiment.record.result.get("class_names") or range(len(counts))]
     heads = "".join(f'<th scope="col"><span>{html.escape(one)}</span></th>' for one in names)
     rows = []
     for number, one in enumerate(names):
@@ -174,28 +182,28 @@ def _confusion(entry: Entry, name: str) -> str:
     return f'<div>{title}<div class="scroll">{table}</div></div>'
 
 
-def _galleries(entries: Sequence[Entry], names: Mapping[Path, str], problems: list[str]) -> str:
-    chosen = [entry for row in MAIN_ROWS for entry in entries if entry.row == row]
+def _galleries(experiments: Sequence[Experiment], names: Mapping[Path, str], problems: list[str]) -> str:
+    chosen = [experiment for variant in MAIN_VARIANTS for experiment in experiments if experiment.variant == variant]
     parts: list[str] = []
     images: dict[str, np.ndarray] = {}
-    for entry in chosen:
+    for experiment in chosen:
         try:
-            columns = weighted(entry)
+            columns = weighted(experiment)
             if columns is None:
                 problems.append(
-                    f"{entry.record.path}: no weights.parquet (it stays in the local run's folder); no images shown"
+                    f"{experiment.record.path}: no weights.parquet (it stays in the local run's folder); no images shown"
                 )
                 continue
-            if parts and len(entry.record.result.get("class_names") or ()) > MOST_CLASSES_AS_TABLE:
-                continue  # one row's images of a hundred classes are megabytes already
-            source = entry.record.config["data"]["source"]
+            if parts and len(experiment.record.result.get("class_names") or ()) > MOST_CLASSES_AS_TABLE:
+                continue  # one variant's images of a hundred classes are megabytes already
+            source = experiment.record.config["data"]["source"]
             if source not in images:
-                images[source] = train_images(entry)
-            content = gallery(entry, columns, images[source])
+                images[source] = train_images(experiment)
+            content = gallery(experiment, columns, images[source])
         except (UserError, KeyError) as error:
-            problems.append(f"{entry.record.path}: no images shown ({error})")
+            problems.append(f"{experiment.record.path}: no images shown ({error})")
             continue
-        name = html.escape(names[entry.record.path])
+        name = html.escape(names[experiment.record.path])
         parts.append(f"<details{' open' if not parts else ''}><summary>{name}</summary>{content}</details>")
     if not parts:
         return (
@@ -209,32 +217,36 @@ def _galleries(entries: Sequence[Entry], names: Mapping[Path, str], problems: li
     )
 
 
-def _settings(entries: Sequence[Entry], names: Mapping[Path, str]) -> str:
+def _settings(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
     parts = []
-    main = next((entry for row in MAIN_ROWS for entry in entries if entry.row == row), entries[-1])
+    main = next(
+        (experiment for variant in MAIN_VARIANTS for experiment in experiments if experiment.variant == variant),
+        experiments[-1],
+    )
     rows = [
-        [f"<code>{html.escape(path)}</code>", html.escape(str(value))] for path, value in method(main.record.config).items()
+        [f"<code>{html.escape(path)}</code>", html.escape(str(value))]
+        for path, value in decisive_settings(main.record.config).items()
     ]
     title = f"{html.escape(names[main.record.path])}: what differs from the defaults"
     parts.append(f"<h3>{title}</h3>{_table(['setting', 'value'], rows, numbers=False)}")
-    for entry in entries:
-        text = yaml.safe_dump(entry.record.config, sort_keys=False)
-        facts = yaml.safe_dump(entry.record.environment, sort_keys=False)
+    for experiment in experiments:
+        text = yaml.safe_dump(experiment.record.config, sort_keys=False)
+        facts = yaml.safe_dump(experiment.record.environment, sort_keys=False)
         parts.append(
-            f"<details><summary>{html.escape(names[entry.record.path])}: config.yaml and environment</summary>"
+            f"<details><summary>{html.escape(names[experiment.record.path])}: config.yaml and environment</summary>"
             f"<pre>{html.escape(text)}</pre><pre>{html.escape(facts)}</pre></details>"
         )
     return "".join(parts)
 
 
-def _headline(entries: Sequence[Entry], runs: Sequence[str]) -> str:
-    entry = entries[0]
-    environment = entry.record.environment
+def _headline(experiments: Sequence[Experiment], runs: Sequence[str]) -> str:
+    experiment = experiments[0]
+    environment = experiment.record.environment
     commit = str(environment.get("commit") or "")[:10]
     facts = [
-        net_name(entry.record.result.get("model") or {}),
-        f"preset {entry.preset}",
-        "seed " + ", ".join(str(seed) for seed in sorted({one.seed for one in entries})),
+        net_name(experiment.record.result.get("model") or {}),
+        f"preset {experiment.preset}",
+        "seed " + ", ".join(str(seed) for seed in sorted({one.seed for one in experiments})),
         f"{environment.get('world_size', 1)} x {environment.get('device', '?')}",
         f"commit {commit}{' (with changes)' if environment.get('dirty') else ''}" if commit else "",
         ", ".join(runs[:3]) + (f" and {len(runs) - 3} more runs" if len(runs) > 3 else ""),
@@ -242,46 +254,46 @@ def _headline(entries: Sequence[Entry], runs: Sequence[str]) -> str:
     return " &middot; ".join(html.escape(fact) for fact in facts if fact)
 
 
-def _setting(entry: Entry) -> str:
-    return f"{dataset_title(entry.setting)}, imbalance factor {entry.imbalance_factor:g}"
+def _setting(experiment: Experiment) -> str:
+    return f"{dataset_title(experiment.setting)}, imbalance factor {experiment.imbalance_factor:g}"
 
 
-def _name(entry: Entry, num_runs: int) -> str:
-    return label(entry.row) if num_runs == 1 else f"{entry.record.path.parent.name}: {label(entry.row)}"
+def _name(experiment: Experiment, num_runs: int) -> str:
+    return label(experiment.variant) if num_runs == 1 else f"{experiment.record.path.parent.name}: {label(experiment.variant)}"
 
 
-def _weight_facts(entry: Entry) -> list[str]:
-    weights = entry.record.result.get("weights") or {}
+def _weight_facts(experiment: Experiment) -> list[str]:
+    weights = experiment.record.result.get("weights") or {}
     mass = weights.get("wrong_label_mass")
     facts = [_number(weights.get("effective_samples"), 0), _number(None if mass is None else 100 * mass)]
     return [*facts, _number(weights.get("wrong_label_auroc"), 2)]
 
 
-def _series(entry: Entry, names: Mapping[Path, str], part: str, key: str) -> Series:
+def _series(experiment: Experiment, names: Mapping[Path, str], part: str, key: str) -> Series:
     points = [
         (number, float(line[part][key]))
-        for number, line in enumerate(read_lines(entry.record.path / "metrics.jsonl"), start=1)
+        for number, line in enumerate(read_lines(experiment.record.path / "metrics.jsonl"), start=1)
         if isinstance((line.get(part) or {}).get(key), int | float)
     ]
     x, y = np.array([point[0] for point in points]), np.array([point[1] for point in points])
-    line = LOOKS[entry.row].line
+    line = STYLES[experiment.variant].line
     dash = "" if isinstance(line, str) else " ".join(str(3 * length) for length in line[1])
-    return Series(names[entry.record.path], x, y, _color(entry), dash)
+    return Series(names[experiment.record.path], x, y, _color(experiment), dash)
 
 
-def _color(entry: Entry) -> str:
-    color = LOOKS[entry.row].color
+def _color(experiment: Experiment) -> str:
+    color = STYLES[experiment.variant].color
     return "currentColor" if color == BLACK else color
 
 
-def _key(entry: Entry) -> str:
-    return f'<i style="background:{_color(entry)}"></i>'
+def _key(experiment: Experiment) -> str:
+    return f'<i style="background:{_color(experiment)}"></i>'
 
 
-def _bar(value: float | None, entry: Entry) -> str:
+def _bar(value: float | None, experiment: Experiment) -> str:
     if value is None:
         return "-"
-    bar = f'<i style="width:{value:.1f}%;background:{_color(entry)}"></i>'
+    bar = f'<i style="width:{value:.1f}%;background:{_color(experiment)}"></i>'
     return f'<span class="bar">{bar}</span><span class="value">{value:.1f}</span>'
 
 
