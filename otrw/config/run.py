@@ -1,0 +1,46 @@
+"""Settings of where and how a run is carried out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from otrw.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how it runs."""
+
+    seed: int = 0
+    """Root of every random draw."""
+    directory: str = "runs"
+    """Folder of all runs."""
+    name: str | None = None
+    """Name of this run's folder; null makes one from the data and the time. An existing folder is refused."""
+    preset: str | None = None
+    """Preset that these settings started from: what tables call the run. The command line fills it in."""
+    resume: str | None = None
+    """Go on with this run's folder after an interruption; every other setting is read from it."""
+    cpu: bool = False
+    """Stay on the CPU on a machine with a GPU."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Autocast of the net: auto is bf16 on a GPU that has it, else float32. Weights are always solved in float32."""
+    compile: bool = False
+    """torch.compile the net. Worth it on a GPU; measure on a CPU."""
+    evaluate_every_epochs: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_every_epochs: int = 1
+    """Epochs between checkpoints; an interrupted run repeats at most this many."""
+    keep_checkpoints: int = 1
+    """How many checkpoints of a variant stay while it runs."""
+    tensorboard: bool = True
+    """Write TensorBoard logs."""
+    timeout_seconds: float = 600.0
+    """How long a process waits for the others before the job ends with an error."""
+
+    def __post_init__(self) -> None:
+        check(self.seed >= 0, "run.seed", self.seed, "be >= 0")
+        is_plain = self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & {"/", "\\"})
+        check(is_plain, "run.name", self.name, "be a plain folder name", "run.directory says where it goes")
+        for key in ("evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
+            check(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "be >= 1")
+        check(self.timeout_seconds > 0, "run.timeout_seconds", self.timeout_seconds, "be > 0")

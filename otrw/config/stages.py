@@ -1,0 +1,94 @@
+"""Settings of the two stages of training."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from otrw.config.optimization import LossConfig, OptimizerConfig
+from otrw.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Config:
+    """Plain training on the long-tailed set."""
+
+    epochs: int = 60
+    """Passes over the training set."""
+    batch_size: int = 128
+    """Samples a step over all processes together."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Per-sample loss."""
+    class_balanced_from_epoch: int | None = None
+    """Weight the loss by the effective number of samples from this epoch on (deferred re-weighting, arXiv 1906.07413);
+    0 from the start, null never."""
+    sampling: Literal["shuffle", "class_balanced"] = "shuffle"
+    """class_balanced draws every class equally often, with replacement."""
+    mixup_alpha: float = 0.0
+    """Beta(alpha, alpha) mixing of pairs of samples (arXiv 1710.09412); 0 turns it off."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and schedule."""
+    checkpoint: str | None = None
+    """Start from this finished stage 1 (a `model.safetensors` of an earlier run) instead of training one."""
+
+    def __post_init__(self) -> None:
+        self.loss.check("stage1.loss")
+        self.optimizer.check("stage1.optimizer")
+        check(self.epochs >= 1, "stage1.epochs", self.epochs, "be >= 1")
+        check(self.batch_size >= 1, "stage1.batch_size", self.batch_size, "be >= 1")
+        check(self.mixup_alpha >= 0, "stage1.mixup_alpha", self.mixup_alpha, "be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage2Config:
+    """Training on the re-weighted loss."""
+
+    trainable: Literal["none", "classifier", "all", "scratch"] = "scratch"
+    """none: no stage 2. classifier: the head alone. all: fine-tune the whole net. scratch: train a new net."""
+    embeddings: Literal["cached", "forward"] = "cached"
+    """classifier: work on embeddings computed once (no augmentation), or forward augmented images at every step (slow
+    path of the released code; BatchNorm statistics move)."""
+    epochs: int = 60
+    """Passes over the training set, in each round."""
+    batch_size: int = 128
+    """Training samples a step over all processes together; meta samples come on top."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Per-sample loss."""
+    rounds: int = 1
+    """OT variants only: how often to compute weights from the last net's embeddings and train again. Round 1 starts from
+    stage 1. Variants without OT have nothing to iterate and always take one."""
+    refresh_every_epochs: int | None = None
+    """Re-compute the weights from fresh embeddings every so many epochs; null keeps them for the round."""
+    apply_weights: Literal["loss", "sampling"] = "loss"
+    """Weight the loss, or draw samples in proportion to their weights."""
+    normalizer: Literal["weights", "samples", "none"] = "weights"
+    """Divide a step's weighted loss by the sum of its weights, by its number of samples, or (released code) by nothing."""
+    meta_loss_factor: float = 1.0
+    """Factor on the mean cross-entropy of the meta images; 0 leaves them out."""
+    meta_batch_size: int | None = None
+    """Meta images a step; null takes all of them."""
+    meta_forward: Literal["joint", "separate"] = "joint"
+    """joint: one forward pass over training and meta images. separate: one each (released code)."""
+    mixup_alpha: float = 0.0
+    """As in stage 1; meta images are never mixed."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and schedule."""
+
+    def __post_init__(self) -> None:
+        self.loss.check("stage2.loss")
+        self.optimizer.check("stage2.optimizer")
+        check(self.epochs >= 1, "stage2.epochs", self.epochs, "be >= 1")
+        check(self.batch_size >= 1, "stage2.batch_size", self.batch_size, "be >= 1")
+        check(self.rounds >= 1, "stage2.rounds", self.rounds, "be >= 1")
+        check(
+            self.refresh_every_epochs is None or self.refresh_every_epochs >= 1,
+            "stage2.refresh_every_epochs",
+            self.refresh_every_epochs,
+            "be >= 1 or null",
+        )
+        check(self.meta_loss_factor >= 0, "stage2.meta_loss_factor", self.meta_loss_factor, "be >= 0")
+        check(
+            self.meta_batch_size is None or self.meta_batch_size >= 1,
+            "stage2.meta_batch_size",
+            self.meta_batch_size,
+            "be >= 1 or null",
+        )
+        check(self.mixup_alpha >= 0, "stage2.mixup_alpha", self.mixup_alpha, "be >= 0")

@@ -1,0 +1,93 @@
+"""Settings of optimal transport: the cost, the problem, and how weights come out of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from otrw.errors import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class OTConfig:
+    """Where the weights of training samples come from. Symbols: b are the weights, a the uniform mass of the reference."""
+
+    weights: Literal["none", "class_balanced", "semi_relaxed", "sgd", "network", "oracle"] = "semi_relaxed"
+    """semi_relaxed: the closed form, b_n = sum_k a_k softmax_n(-C_kn / epsilon). sgd: one parameter a sample, gradient
+    steps on the OT objective (arXiv 2208.02951). network: the paper's weight net. Controls: none (uniform),
+    class_balanced (effective number of samples, arXiv 1901.05555), oracle (class-balanced, wrong labels dropped)."""
+    scope: Literal["dataset", "batch"] = "dataset"
+    """dataset: all samples against the reference at once. batch: the samples of one step, as the released code does."""
+    solver: Literal["sinkhorn", "pot"] = "sinkhorn"
+    """pot: the POT library solves on one process, to cross-check a run."""
+    epsilon: float = 0.1
+    """Entropic regulariser, in units of the cost."""
+    mixing: float = 0.5
+    """Share of the feature cost; the rest is the label cost. In [0, 1]."""
+    label_cost: Literal["mean_squared", "euclidean"] = "euclidean"
+    """Between label vectors: mean squared difference (released code; 2/C where labels differ) or Euclidean distance
+    (paper; sqrt 2 where they differ)."""
+    label_softening: float = 0.0
+    """Share of the model's own prediction in a training sample's label vector, in [0, 1]."""
+    reference: Literal["samples", "prototypes"] = "samples"
+    """All meta samples as atoms, or one atom a class."""
+    prototype: Literal["mean_embedding", "mean_image"] = "mean_embedding"
+    """A class's prototype: the mean of its meta embeddings, or (released code) the embedding of its mean meta image."""
+    label_transport: float = 0.0
+    """Share of the transported label in a training target, in [0, 1]; the rest is the given label."""
+    strategy: Literal["auto", "sharded", "gathered"] = "auto"
+    """sharded: every process keeps its samples, one collective of K floats an iteration. gathered: embeddings are
+    gathered once and every process solves the whole. auto: by size."""
+    max_iterations: int = 1000
+    """Most Sinkhorn iterations a solve."""
+    tolerance: float = 1e-4
+    """Stop at this marginal error (total mass moved wrongly), or at this L1 change of the potential."""
+    stopping: Literal["marginal", "potential"] = "marginal"
+    """What the tolerance is held against; potential is the released code's rule."""
+    gradient: Literal["envelope", "unrolled"] = "envelope"
+    """sgd and network: envelope, dOT/db = g at convergence. sgd alone: unrolled, of <P, C> through the iterations (released
+    code)."""
+    parametrization: Literal["logits", "weights"] = "logits"
+    """sgd: b = softmax(theta) and the loss is weighted by b (logits), or by theta itself (weights; released code)."""
+    num_steps: int = 50
+    """sgd and network, dataset scope: gradient steps a fit. Batch scope takes one a training step."""
+    learning_rate: float = 0.03
+    """sgd and network: step size. Well below epsilon: larger steps oscillate around the minimum."""
+    weight_decay: float = 0.0
+    """sgd: decay of theta towards zero at every step (released code: 5e-4)."""
+    hidden_size: int = 100
+    """network: width of the hidden layer."""
+    class_balanced_beta: float = 0.9999
+    """beta of the effective number of samples; also where sgd starts."""
+
+    def __post_init__(self) -> None:
+        check(self.epsilon > 0, "ot.epsilon", self.epsilon, "be > 0", "try 0.05 to 0.5")
+        for key in ("mixing", "label_softening", "label_transport"):
+            check(0 <= getattr(self, key) <= 1, f"ot.{key}", getattr(self, key), "be in [0, 1]")
+        check(self.max_iterations >= 1, "ot.max_iterations", self.max_iterations, "be >= 1")
+        check(self.tolerance > 0, "ot.tolerance", self.tolerance, "be > 0")
+        check(self.num_steps >= 1, "ot.num_steps", self.num_steps, "be >= 1")
+        check(self.learning_rate > 0, "ot.learning_rate", self.learning_rate, "be > 0")
+        check(self.weight_decay >= 0, "ot.weight_decay", self.weight_decay, "be >= 0")
+        check(
+            self.weights != "network" or self.gradient == "envelope",
+            "ot.gradient",
+            self.gradient,
+            "be 'envelope' with ot.weights=network",
+            "only sgd is differentiated through the iterations",
+        )
+        check(self.hidden_size >= 1, "ot.hidden_size", self.hidden_size, "be >= 1")
+        check(0 <= self.class_balanced_beta < 1, "ot.class_balanced_beta", self.class_balanced_beta, "be in [0, 1)")
+        for key in ("label_transport", "label_softening"):
+            check(
+                self.scope == "dataset" or getattr(self, key) == 0,
+                f"ot.{key}",
+                getattr(self, key),
+                "be 0 with ot.scope=batch",
+                "use ot.scope=dataset",
+            )
+        check(
+            self.scope == "dataset" or self.weights != "network",
+            "ot.weights",
+            self.weights,
+            "not be 'network' with ot.scope=batch",
+            "use ot.scope=dataset",
+        )
