@@ -47,9 +47,9 @@ from otrw.data.augment import Augmentation
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Loader, SampleSet
 from otrw.records import ledger
-from otrw.training.loop import Session
+from otrw.training.process_group import start_accelerator
 from otrw.training.progress import Progress
-from otrw.training.run import start_accelerator
+from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
 from otrw.training.tracking import Journal
 

@@ -51,7 +51,7 @@ def print_estimate(
     import torch
 
     from otrw.grid.speed import images_per_second
-    from otrw.training.run import start_accelerator
+    from otrw.training.process_group import start_accelerator
 
     variants = [(job, variant, state) for job in jobs for variant, state in states[job.name].items() if not state.is_done]
     seen: set[str] = set()

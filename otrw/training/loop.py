@@ -1,78 +1,164 @@
 """One phase of training: an ordinary loop over epochs and steps, the same for stage 1 and stage 2."""
 
-import math
 from typing import NamedTuple
 
 import torch
-from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
 from otrw import distributed
-from otrw.config import Config, OptimizerConfig, Stage1Config, Stage2Config
-from otrw.data.datasets import Datasets
-from otrw.data.loader import Loader, SampleSet, Transform
+from otrw.data.loader import Batch, Loader
 from otrw.errors import NonFiniteError
-from otrw.models.heads import Net
 from otrw.seeds import seed_for
 from otrw.training import checkpoints
-from otrw.training.embeddings import EmbeddingCache, backbone_key
-from otrw.training.losses import cross_entropy, make_loss, weighted_mean
-from otrw.training.metrics import Counts, count, merge, summarize, zero_counts
-from otrw.training.progress import Progress
-from otrw.training.tracking import Journal
-from otrw.training.weighting import Embedded, Weighting
-
-EVALUATION_BATCH_SIZE = 500
+from otrw.training.evaluation import evaluate_all
+from otrw.training.losses import Loss, cross_entropy, make_loss, weighted_mean
+from otrw.training.optimization import make_optimizer
+from otrw.training.session import Phase, Session
 
 
-class Views(NamedTuple):
-    """The sets as the trained module sees them: images, or embeddings of a frozen backbone."""
+class Training(NamedTuple):
+    """What a phase trains with."""
 
-    train: SampleSet
-    meta: SampleSet
-    validation: SampleSet | None
-    test: SampleSet
-    train_transform: Transform | None
-    transform: Transform | None
-
-
-class Phase(NamedTuple):
-    """What one optimisation trains, on what, with which weights."""
-
-    stage: str
-    round: int
     module: nn.Module
-    views: Views
-    settings: Stage1Config | Stage2Config
-    weighting: Weighting
-    sampling_weights: Tensor | None = None
-    weigh_loss: bool = True
-    normalizer: str = "weights"
-    meta_loss_factor: float = 0.0
-    meta_batch_size: int | None = None
-    meta_forward: str = "joint"
-    refresh_every_epochs: int | None = None
-    class_balanced_from_epoch: int | None = None
-    """Stage 1: the weights count from this epoch on; None: always."""
+    """As accelerate prepared it, and compiled where asked for."""
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    loader: Loader
+    meta_loader: Loader | None
+    criterion: Loss
 
 
-class Session(NamedTuple):
-    """Run-time facts of one variant."""
+class StepLosses(NamedTuple):
+    """Losses of one step, this process's share times the number of processes; without gradient."""
 
-    config: Config
-    accelerator: Accelerator
-    data: Datasets
-    journal: Journal
-    progress: Progress
-    embeddings: EmbeddingCache | None = None
-    """Of the finished stage 1; None while it is being trained."""
+    train: Tensor
+    """() weighted loss of the training samples"""
+    meta: Tensor
+    """() mean loss of the meta samples; 0 where there are none"""
+    total: Tensor
+    """() what was differentiated"""
 
 
 def train(session: Session, phase: Phase, state: dict | None) -> None:
-    """Train phase.module in place, from a checkpointed state of this phase if one is given."""
-    config, accelerator, settings = session.config, session.accelerator, phase.settings
-    seed = seed_for(config.run.seed, phase.stage, phase.round)
-    loader, meta_loader = _loaders(session, phase, seed)
+    """Train phase.module in place.
+
+    Args:
+        session: run-time facts of the variant.
+        phase: what is trained, on what, with which weights.
+        state: a checkpointed state of this phase to go on from, or None.
+
+    Raises:
+        NonFiniteError: where the loss is not finite, on every process, before the epoch's checkpoint is written.
+    """
+    settings, accelerator = phase.settings, session.accelerator
+    training, start_epoch = _prepare(session, phase, state)
+    session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
+    for epoch in range(start_epoch, settings.epochs):
+        _refresh(session, phase, epoch)
+        learning_rate = training.optimizer.param_groups[0]["lr"]  # of the epoch's first step
+        is_weighted = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
+        if is_weighted and phase.weighting.whole_epochs:
+            phase.weighting.of_epoch(training.loader, epoch)
+        training.module.train()
+        meta_batches = training.meta_loader.cycle(epoch, len(training.loader)) if training.meta_loader else None
+        summed = torch.zeros(2, device=accelerator.device)
+        bad_step = torch.full((), -1, device=accelerator.device)
+        for step, batch in enumerate(training.loader.epoch(epoch)):
+            losses = training_step(session, phase, training, batch, next(meta_batches) if meta_batches else None, is_weighted)
+            summed += torch.stack([losses.train, losses.meta])
+            bad_step = torch.where((bad_step < 0) & ~losses.total.isfinite(), step, bad_step)
+        distributed.average_buffers(phase.module)
+        is_finite = _gives_finite_logits(phase.module, batch.inputs)
+        bad_step = torch.where((bad_step < 0) & ~is_finite, len(training.loader) - 1, bad_step)  # diverged in the last step
+        end_epoch(session, phase, training, epoch, learning_rate, summed, bad_step)
+    accelerator.free_memory()
+
+
+def training_step(
+    session: Session, phase: Phase, training: Training, batch: Batch, meta: Batch | None, is_weighted: bool
+) -> StepLosses:
+    """One optimiser step on a batch, and on a batch of meta samples where there is one.
+
+    Args:
+        session: run-time facts of the variant.
+        phase: which weights and normaliser the loss has.
+        training: module, optimiser, schedule and criterion; all are changed in place.
+        batch: this process's training samples.
+        meta: this process's meta samples, or None.
+        is_weighted: whether the weights count in the loss.
+
+    Returns:
+        The losses of the step, on the device: reading them would wait for it.
+    """
+    module = training.module
+    weights = phase.weighting.of_batch(batch, phase.module) if is_weighted else batch.mask.float()
+    targets = phase.weighting.targets_of_batch(batch)
+    if meta is None:
+        logits, meta_logits = module(batch.inputs).logits, None
+    elif phase.meta_forward == "joint":
+        logits, meta_logits = module(torch.cat([batch.inputs, meta.inputs])).logits.split([len(batch.index), len(meta.index)])
+    else:
+        logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
+    loss = train_loss = _global_mean(training.criterion(logits, targets), weights, batch.mask, phase.normalizer)
+    meta_loss = torch.zeros_like(loss)
+    if meta is not None and meta_logits is not None:
+        meta_losses = cross_entropy(meta_logits, meta.labels)  # the meta set is balanced: no prior to adjust for
+        meta_loss = _global_mean(meta_losses, meta.mask.float(), meta.mask, "samples")
+        loss = train_loss + phase.meta_loss_factor * meta_loss
+    session.accelerator.backward(loss)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    training.schedule.step()
+    return StepLosses(train_loss.detach(), meta_loss.detach(), loss.detach())
+
+
+def end_epoch(
+    session: Session,
+    phase: Phase,
+    training: Training,
+    epoch: int,
+    learning_rate: float,
+    summed: Tensor,
+    bad_step: Tensor,
+) -> None:
+    """Agree that the epoch went well, then evaluate, log and write the checkpoint where they are due.
+
+    Args:
+        session: run-time facts of the variant.
+        phase: what is trained.
+        training: optimiser and schedule, for the checkpoint.
+        epoch: number of the epoch, from 0.
+        learning_rate: of the epoch's first step, for the log.
+        summed: (2,) training and meta loss summed over this process's steps.
+        bad_step: () first step of this process whose loss was not finite, -1 where all were.
+
+    Raises:
+        NonFiniteError: on every process, where any has a bad step.
+    """
+    run, epochs = session.config.run, phase.settings.epochs
+    _stop_if_not_finite(bad_step, phase, epoch)
+    num_values = distributed.world_size() * len(training.loader)
+    train_loss, meta_loss = (distributed.all_reduce_sum(summed) / num_values).tolist()
+    line = {
+        "stage": phase.stage,
+        "round": phase.round,
+        "epoch": epoch + 1,
+        "learning_rate": learning_rate,
+        "train": {"loss": train_loss} | ({"meta_loss": meta_loss} if training.meta_loader else {}),
+    }
+    is_last = epoch + 1 == epochs
+    if (epoch + 1) % run.evaluate_every_epochs == 0 or is_last:
+        line |= evaluate_all(session, phase.module, phase.views)
+    session.journal.epoch(line)
+    session.progress.epoch(line)
+    if (epoch + 1) % run.checkpoint_every_epochs == 0 or is_last:
+        _save(session, phase, training, epoch + 1)
+
+
+def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Training, int]:
+    """Loaders, criterion and optimiser of a phase, and the epoch to start from."""
+    config, settings = session.config, phase.settings
+    loader, meta_loader = _loaders(phase, seed_for(config.run.seed, phase.stage, phase.round))
     criterion = make_loss(
         settings.loss.name,
         session.data.given_sizes,
@@ -80,156 +166,30 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         ldam_max_margin=settings.loss.ldam_max_margin,
         ldam_scale=settings.loss.ldam_scale,
     )
-    parameters = [p for p in phase.module.parameters() if p.requires_grad]
-    options = settings.optimizer
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        nesterov=options.nesterov and options.momentum > 0,
-        weight_decay=options.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(options, step, len(loader), settings.epochs)
-    )
-    start_epoch = 0
+    optimizer, schedule = make_optimizer(phase.module, settings.optimizer, steps_per_epoch=len(loader), epochs=settings.epochs)
     if state is not None:
         phase.module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        start_epoch = state["epoch"]
-    module, optimizer = accelerator.prepare(phase.module, optimizer)
+    module, optimizer = session.accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
         module = torch.compile(module, dynamic=False)  # an epoch has two batch sizes: a graph for each beats one for any
-    num_ranks = distributed.world_size()
-
-    def global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
-        return weighted_mean(
-            losses,
-            weights,
-            mask,
-            normalizer=normalizer,
-            all_reduce_sum=distributed.all_reduce_sum,
-            num_ranks=num_ranks,
-        )
-
-    session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
-    for epoch in range(start_epoch, settings.epochs):
-        _refresh(session, phase, epoch)
-        learning_rate = optimizer.param_groups[0]["lr"]  # of the epoch's first step
-        weighing = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
-        if weighing and phase.weighting.whole_epochs:
-            phase.weighting.of_epoch(loader, epoch)
-        module.train()
-        meta_batches = meta_loader.cycle(epoch, len(loader)) if meta_loader else None
-        summed = torch.zeros(2, device=accelerator.device)
-        bad_step = torch.full((), -1, device=accelerator.device)
-        for step, batch in enumerate(loader.epoch(epoch)):
-            weights = phase.weighting.of_batch(batch, phase.module) if weighing else batch.mask.float()
-            targets = phase.weighting.targets_of_batch(batch)
-            meta = next(meta_batches) if meta_batches else None
-            if meta is None:
-                logits, meta_logits = module(batch.inputs).logits, None
-            elif phase.meta_forward == "joint":
-                both = module(torch.cat([batch.inputs, meta.inputs])).logits
-                logits, meta_logits = both.split([len(batch.index), len(meta.index)])
-            else:
-                logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
-            loss = train_loss = global_mean(criterion(logits, targets), weights, batch.mask, phase.normalizer)
-            meta_loss = torch.zeros_like(loss)
-            if meta is not None and meta_logits is not None:
-                meta_losses = cross_entropy(meta_logits, meta.labels)  # the meta set is balanced: no prior to adjust for
-                meta_loss = global_mean(meta_losses, meta.mask.float(), meta.mask, "samples")
-                loss = train_loss + phase.meta_loss_factor * meta_loss
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            summed += torch.stack([train_loss, meta_loss]).detach()
-            bad_step = torch.where((bad_step < 0) & ~loss.detach().isfinite(), step, bad_step)
-        distributed.average_buffers(phase.module)
-        is_finite = _gives_finite_logits(phase.module, batch.inputs)
-        bad_step = torch.where((bad_step < 0) & ~is_finite, len(loader) - 1, bad_step)  # diverged in the last step
-        _stop_if_not_finite(bad_step, phase, epoch)
-        train_loss_mean, meta_loss_mean = (distributed.all_reduce_sum(summed) / num_ranks / len(loader)).tolist()
-        line = {
-            "stage": phase.stage,
-            "round": phase.round,
-            "epoch": epoch + 1,
-            "learning_rate": learning_rate,
-            "train": {"loss": train_loss_mean} | ({"meta_loss": meta_loss_mean} if meta_loader else {}),
-        }
-        if (epoch + 1) % config.run.evaluate_every_epochs == 0 or epoch + 1 == settings.epochs:
-            line |= evaluate_all(session, phase.module, phase.views)
-        session.journal.epoch(line)
-        session.progress.epoch(line)
-        if (epoch + 1) % config.run.checkpoint_every_epochs == 0 or epoch + 1 == settings.epochs:
-            _save(session, phase, epoch + 1, optimizer, schedule)
-    accelerator.free_memory()
+    start_epoch = 0 if state is None else state["epoch"]
+    return Training(module, optimizer, schedule, loader, meta_loader, criterion), start_epoch
 
 
-def evaluate_all(session: Session, module: nn.Module, views: Views) -> dict:
-    """Figures on the test set, and on the validation set where there is one."""
-    sets = {"test": views.test} | ({"validation": views.validation} if views.validation is not None else {})
-    figures = {name: summary(session, evaluate(session, module, samples, views.transform)) for name, samples in sets.items()}
-    for of_set in figures.values():
-        del of_set["class_error"]
-    return figures
+def _global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
+    return weighted_mean(
+        losses,
+        weights,
+        mask,
+        normalizer=normalizer,
+        all_reduce_sum=distributed.all_reduce_sum,
+        num_ranks=distributed.world_size(),
+    )
 
 
-def summary(session: Session, counts: Counts) -> dict:
-    """Figures of counts, with the groups of this run."""
-    options = session.config.data
-    return summarize(counts, session.data.true_sizes, many_above=options.many_above, few_below=options.few_below)
-
-
-def evaluate(session: Session, module: nn.Module, samples: SampleSet, transform: Transform | None) -> Counts:
-    """Counts over all samples, each process taking its share; replicated."""
-    counts = zero_counts(session.data.num_classes, session.accelerator.device)
-    module.eval()
-    with torch.inference_mode(), session.accelerator.autocast():
-        for batch in _plain_loader(samples, transform).epoch():
-            counts = merge(counts, count(module(batch.inputs).logits, samples.labels[batch.index], batch.mask))
-    return Counts(*(distributed.all_reduce_sum(field) for field in counts))
-
-
-def embed(
-    session: Session, net: Net, samples: SampleSet, transform: Transform | None, train_mode: bool = False
-) -> tuple[Embedded, Tensor]:
-    """(this process's share, all embeddings by sample index). In train mode BatchNorm uses the batch, as released."""
-
-    def compute() -> Tensor:
-        with torch.no_grad(), session.accelerator.autocast():
-            batches = _plain_loader(samples, transform).epoch()
-            parts = [(batch.index[batch.mask], net.backbone(batch.inputs).float()[batch.mask]) for batch in batches]
-        index, embeddings = (torch.cat(column) for column in zip(*parts, strict=True))
-        return distributed.gather_by_index(index, embeddings, len(samples))
-
-    net.train(train_mode)
-    cache = None if train_mode else session.embeddings
-    table = cache.table(samples, compute) if cache and cache.backbone == backbone_key(net.backbone) else compute()
-    everyone = torch.arange(len(samples), device=table.device)
-    own = everyone.tensor_split(distributed.world_size())[distributed.rank()]
-    with torch.no_grad():
-        probabilities = net.head(table[own]).softmax(1)
-    return Embedded(own, table[own], probabilities), table
-
-
-def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the peak learning rate at a global step."""
-    total, warmup = steps_per_epoch * epochs, round(options.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return (step + 1) / warmup
-    match options.schedule:
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-        case "step":
-            return options.decay_factor ** sum(step >= round(share * total) for share in options.milestones)
-        case _:
-            return 1.0
-
-
-def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
+def _loaders(phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
     rank, world_size = distributed.rank(), distributed.world_size()
     loader = Loader(
         phase.views.train,
@@ -251,18 +211,6 @@ def _loaders(session: Session, phase: Phase, seed: int) -> tuple[Loader, Loader 
         transform=phase.views.train_transform,
         rank=rank,
         world_size=world_size,
-    )
-
-
-def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
-    return Loader(
-        samples,
-        EVALUATION_BATCH_SIZE * distributed.world_size(),
-        seed=0,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        transform=transform,
-        shuffle=False,
     )
 
 
@@ -292,7 +240,7 @@ def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:
         )
 
 
-def _save(session: Session, phase: Phase, epoch: int, optimizer: torch.optim.Optimizer, schedule: object) -> None:
+def _save(session: Session, phase: Phase, training: Training, epoch: int) -> None:
     if not distributed.is_main():
         return
     state = {
@@ -301,8 +249,8 @@ def _save(session: Session, phase: Phase, epoch: int, optimizer: torch.optim.Opt
         "epoch": epoch,
         "num_lines": session.journal.num_lines,
         "module": phase.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),  # type: ignore[attr-defined]
+        "optimizer": training.optimizer.state_dict(),
+        "schedule": training.schedule.state_dict(),
         "weighting": phase.weighting.state_dict(),
     }
     name = f"round-{phase.round:03d}-epoch-{epoch:05d}"

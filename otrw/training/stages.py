@@ -14,7 +14,9 @@ from otrw.data.loader import SampleSet
 from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone, HeadOnly, Net
 from otrw.seeds import seed_for
-from otrw.training.loop import Phase, Session, Views, embed, train
+from otrw.training.evaluation import embed
+from otrw.training.loop import train
+from otrw.training.session import Phase, Session, Views
 from otrw.training.weighting import Embedded, Weighting
 
 

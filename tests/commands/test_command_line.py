@@ -12,7 +12,7 @@ import torch
 from otrw.commands.exit import exit_with_message
 from otrw.config import RunConfig
 from otrw.errors import UserError
-from otrw.training.run import start_accelerator
+from otrw.training.process_group import start_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "launch" / "train.py")

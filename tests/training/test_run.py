@@ -20,12 +20,11 @@ from safetensors.torch import load_file
 from otrw.commands.exit import exit_with_message
 from otrw.config.command_line import parse_config
 from otrw.data.datasets import make_datasets
-from otrw.errors import UserError
+from otrw.errors import NonFiniteError, UserError
 from otrw.models.build import build_model, num_parameters
 from otrw.ot.weights import effective_number_weights
 from otrw.records import ledger
 from otrw.training import checkpoints
-from otrw.training.loop import NonFiniteError
 from otrw.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]

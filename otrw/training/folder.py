@@ -1,0 +1,91 @@
+"""The folder of a run, and in it the folder of each variant: made, found again, and held against other processes."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from accelerate.accelerator import Accelerator
+
+from otrw import distributed
+from otrw.config import Config, to_dict
+from otrw.data.datasets import Datasets
+from otrw.errors import UserError
+from otrw.records import ledger
+from otrw.training import checkpoints
+from otrw.training.progress import Progress
+from otrw.training.session import Session
+from otrw.training.tracking import Journal
+
+Report = Callable[[dict], None]
+"""Told every line of metrics.jsonl, on the main process."""
+
+
+def open_folder(config: Config, held: ExitStack) -> Path:
+    """Make the run's folder and write what it is, or find the one to go on with; hold it against other processes."""
+    if config.run.resume is not None:
+        held.enter_context(ledger.locked(Path(config.run.resume)))
+        return Path(config.run.resume)
+    parent = Path(config.run.directory).expanduser()
+    name = config.run.name or _default_name(config)
+    folder = parent / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        held.enter_context(ledger.locked(folder))
+        ledger.write_yaml(folder / "config.yaml", to_dict(config))
+    except FileExistsError:
+        raise UserError(f"run.name must be new, got {str(folder)!r}; go on with it by --run.resume {folder}") from None
+    except OSError as error:
+        raise UserError(f"run.directory must be writable, got {str(parent)!r} ({error.strerror}); choose another") from None
+    return folder
+
+
+def _default_name(config: Config) -> str:
+    data = config.data
+    noise = f"-noise{100 * data.label_noise_rate:g}" if data.label_noise_rate else ""
+    name = f"{data.source}_lt-if{data.imbalance_factor:g}{noise}-seed{config.run.seed}"
+    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def open_variant(
+    config: Config,
+    accelerator: Accelerator,
+    data: Datasets,
+    folder: Path,
+    progress: Progress,
+    report: Report | None,
+    searched: Mapping[str, object] | None,
+) -> Session:
+    """The session of a variant, whose journal goes on after the last checkpoint; a finished one's journal stays shut."""
+    state = checkpoints.load_latest(folder / "checkpoints")
+    progress.variant = config.variants[0]
+    is_done = (folder / "result.json").exists()
+    journal = Journal(
+        folder,
+        is_main=distributed.is_main() and not is_done,
+        tensorboard=config.run.tensorboard,
+        kept_lines=state["num_lines"] if state else 0,
+        report=report,
+        searched=searched,
+    )
+    if journal.is_main:
+        ledger.write_yaml(folder / "config.yaml", to_dict(replace(config, run=replace(config.run, resume=None))))
+        devices = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
+        ledger.write_json(
+            folder / "environment.json",
+            ledger.environment(
+                device=devices,
+                world_size=accelerator.num_processes,
+                precision=accelerator.mixed_precision,
+                threads=torch.get_num_threads(),
+            ),
+        )
+    return Session(config, accelerator, data, journal, progress)
+
+
+def finished_result(folder: Path) -> dict | None:
+    """What a finished variant has in its result.json; None where it is not finished."""
+    return ledger.read_record(folder).result if (folder / "result.json").exists() else None

@@ -1,0 +1,127 @@
+"""The end of a variant: evaluated for the record, and the record written."""
+
+import torch
+from torch import Tensor
+
+from otrw import distributed
+from otrw.config import Config
+from otrw.data.datasets import Datasets
+from otrw.models.build import num_parameters
+from otrw.models.heads import HeadOnly, Net
+from otrw.records import ledger
+from otrw.training import checkpoints
+from otrw.training.evaluation import embed, evaluate, summary
+from otrw.training.metrics import group_error
+from otrw.training.session import Session
+from otrw.training.stages import image_views
+from otrw.training.weighting import Weighting
+
+
+def make_result(session: Session, net: Net, weighting: Weighting | None, seconds: float) -> dict:
+    """Evaluate for the record, and on the main process write it; result.json comes last, it means "done"."""
+    config, data, folder = session.config, session.data, session.journal.folder
+    views = image_views(session)
+    local, embeddings = embed(session, net, data.test, views.transform)
+    counts = evaluate(session, HeadOnly(net.head), data.test.with_inputs(embeddings), None)
+    probabilities = distributed.gather_by_index(local.index, local.probabilities, len(data.test))
+    correct = probabilities.argmax(1) == data.test.labels
+    lines = ledger.read_lines(folder / "metrics.jsonl")
+    test_errors = [line["test"]["error"] for line in lines if "test" in line]
+    result = {
+        "row": config.variants[0],
+        "dataset": config.data.source + ("_coarse" if config.data.labels == "coarse" else ""),
+        "imbalance_factor": config.data.imbalance_factor,
+        "seed": config.run.seed,
+        "test": summary(session, counts),
+        "best_epoch_test_error": min(test_errors, default=None),
+        "confusion": counts.confusion.long().tolist(),
+        "model": {
+            "name": config.model.name,
+            "width_multiplier": config.model.width_multiplier,
+            "num_parameters": num_parameters(net),
+        },
+        "class_names": list(data.class_names),
+        "given_sizes": data.given_sizes.tolist(),
+        "true_sizes": data.true_sizes.tolist(),
+        "split_hash": data.split_hash,
+        "seconds": round(seconds, 1),
+    }
+    if not torch.equal(data.test.subclasses, data.test.labels):
+        result["subclass_error"] = group_error(correct, data.test.subclasses)
+    if data.validation is not None:
+        _, embeddings_validation = embed(session, net, data.validation, views.transform)
+        validation = data.validation.with_inputs(embeddings_validation)
+        result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
+    if weighting is not None:
+        result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
+    if distributed.is_main():
+        _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
+    distributed.barrier()
+    return result
+
+
+def identity(config: Config, data: Datasets) -> dict[str, str]:
+    """What a saved net must share with a run that starts from it."""
+    return {
+        "source": config.data.source,
+        "split": data.split_hash,
+        "model": f"{config.model.name} x{config.model.width_multiplier:g} {config.model.head}",
+    }
+
+
+def _write_record(
+    session: Session, net: Net, weighting: Weighting | None, result: dict, probabilities: Tensor, embeddings: Tensor
+) -> None:
+    config, data, folder = session.config, session.data, session.journal.folder
+    test, train = data.test, data.train
+    confidence, predicted = probabilities.max(1)
+    ledger.write_columns(
+        folder / "predictions.parquet",
+        {
+            "index": test.source_index.cpu().numpy(),
+            "label": test.labels.cpu().numpy(),
+            "prediction": predicted.numpy(),
+            "confidence": confidence.numpy(),
+        },
+    )
+    if weighting is not None:
+        columns = {
+            "index": train.source_index,
+            "given_label": train.labels,
+            "true_label": train.true_labels,
+            "weight": weighting.weights.float(),
+        }
+        if weighting.targets.dim() == 2:
+            columns["target_label"] = weighting.targets.argmax(1)
+        ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
+    facts = identity(config, data) | {"stage1_epochs": str(config.stage1.epochs)}
+    checkpoints.save_model(folder / "model.safetensors", net, facts)
+    session.journal.finish(
+        {
+            "row": config.variants[0],
+            "weights": config.ot.weights,
+            "mixing": config.ot.mixing,
+            "epsilon": config.ot.epsilon,
+            "label_transport": config.ot.label_transport,
+            "meta_loss_factor": config.stage2.meta_loss_factor,
+            "learning_rate": config.stage2.optimizer.learning_rate,
+            "imbalance_factor": config.data.imbalance_factor,
+            "label_noise_rate": config.data.label_noise_rate,
+            "seed": config.run.seed,
+        },
+        {key: value for key, value in result["test"].items() if key != "class_error"},
+        torch.tensor(result["confusion"]).numpy(),
+        data.class_names,
+        probabilities,
+        test.labels.cpu(),
+        embeddings,
+        test.inputs[:1000].cpu(),
+    )
+    ledger.write_json(folder / "result.json", result)
+    checkpoints.remove_states(folder / "checkpoints")
+
+
+def _class_mass(weights: Tensor, data: Datasets) -> list[float]:
+    mass = torch.zeros(data.num_classes, dtype=torch.float64, device=weights.device)
+    mass.index_add_(0, data.train.labels, weights.double())
+    return (mass / mass.sum()).tolist()
