@@ -137,6 +137,13 @@ def first_on_each_machine(action: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[return-value]
 
 
+def raise_anywhere(failure: Exception | None) -> None:
+    """Raise the first failure of any process on all of them, so that none waits for one that has left."""
+    failures = [one for one in _all_gather_objects(None if failure is None else _portable(failure)) if one is not None]
+    if failures:
+        raise failures[0]
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:

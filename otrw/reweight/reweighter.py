@@ -4,7 +4,6 @@ Usable alone in anyone's training loop, on one process or under torch.distribute
 `otrw.distributed` and keeps the per-sample state, keyed by sample index and identical on every process.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,45 +12,34 @@ from torch import Tensor
 from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError, check
-from otrw.ot.cost import ChunkedCost, Cost, combined_cost, cosine_cost, label_cost, label_vectors
+from otrw.ot.cost import label_vectors
 from otrw.ot.semi_relaxed import semi_relaxed
-from otrw.ot.sinkhorn import (
-    LogSumExp,
-    SinkhornResult,
-    logsumexp_rows,
-    sample_mass,
-    semi_relaxed_pot,
-    sinkhorn,
-    sinkhorn_pot,
-    transported_labels,
-)
-from otrw.ot.weights import WeightNet, descend, envelope_gradient, unrolled_step
+from otrw.ot.sinkhorn import sample_mass, transported_labels
+from otrw.ot.weights import WeightNet
+from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
+from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, make_cost
+from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
 from otrw.seeds import seed_for
 
-MAX_DENSE_ENTRIES = 1 << 26  # a larger cost matrix (256 MiB) is computed in chunks
 MAX_UNROLLED_ENTRIES = 1 << 17  # entries of a batched cost; every iteration keeps several of that size for its gradient
-MAX_GATHERED_ENTRIES = 1 << 24  # strategy auto: a larger one stays sharded
+MAX_GATHERED_ENTRIES = 1 << 24  # strategy auto: a larger problem stays sharded
 
 
 class Diagnostics(NamedTuple):
-    """How the last solve went; all replicated."""
+    """How the last call went; all replicated."""
 
     num_iterations: int
+    """Of the last solve."""
     marginal_error: float
+    """Of the last solve: L1 distance of the plan's reference marginal from a."""
     converged: bool
+    """Whether every solve of the call met its tolerance."""
     effective_samples: float
     """(sum w)^2 / sum w^2: how many equally weighted samples the weights are worth (Kish 1965)."""
-
-
-class _Axis(NamedTuple):
-    """Reductions over the sample axis: across processes where it is sharded, else on one process."""
-
-    logsumexp: LogSumExp
-    sum: Callable[[Tensor], Tensor]
-
-
-_WHOLE = _Axis(logsumexp_rows, torch.detach)
-_SHARDED = _Axis(distributed.logsumexp_samples, distributed.all_reduce_sum)
+    num_unconverged: int = 0
+    """Solves of the call that stopped at max_iterations instead."""
+    objective_gap: float = 0.0
+    """sgd and network: how far the descent over the weights was from its minimum, in units of the cost; 0 in closed form."""
 
 
 class OTReweighter:
@@ -61,8 +49,26 @@ class OTReweighter:
     (dataset scope), or `step` with those of each batch (batch scope). Weights have mean 1 over the samples, except with
     ``parametrization="weights"``, where they are the parameters themselves, as in the released code.
 
-    Settings are those of `OTConfig`, as one object or by keyword: ``OTReweighter(50_000, 10, epsilon=0.05)``.
-    initial_weights (N,): where "sgd" starts, and the weights before the first solve; ones by default.
+    Args:
+        num_samples: training samples of all processes, N.
+        num_classes: C; labels are 0 to C - 1.
+        config: settings of `OTConfig` as one object; or give them by keyword, ``OTReweighter(50_000, 10, epsilon=0.05)``.
+        initial_weights: (N,) where "sgd" starts, and the weights before the first solve; ones by default.
+        seed: of the weight net's first parameters.
+        device: where the weights live and solves run; the CPU by default. What is passed in is moved there.
+        **settings: settings of `OTConfig` by keyword.
+
+    Raises:
+        UserError: where a setting or an array that is passed to a method cannot be right; one sentence says what.
+
+    Example:
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
+        >>> labels = torch.tensor([0, 0, 0, 1])
+        >>> reweighter = OTReweighter(4, 2, epsilon=0.1)
+        >>> reweighter.set_reference(torch.eye(2), torch.tensor([0, 1]))
+        >>> weights = reweighter.fit(embeddings, labels)
+        >>> [round(float(weights[labels == c].sum()), 2) for c in range(2)]  # the rare class weighs as much as the other
+        [2.0, 2.0]
     """
 
     def __init__(
@@ -86,11 +92,14 @@ class OTReweighter:
             "be semi_relaxed, sgd or network",
             "the others are controls that need no transport",
         )
+        check(num_samples >= 1, "num_samples", num_samples, "be >= 1")
+        check(num_classes >= 2, "num_classes", num_classes, "be >= 2")
         self.num_samples = num_samples
         self.num_classes = num_classes
         self.seed = seed
         self.device = torch.device(device)
         start = torch.ones(num_samples) if initial_weights is None else initial_weights.detach().float()
+        check(start.shape == (num_samples,), "initial_weights", tuple(start.shape), f"have shape ({num_samples},)")
         self.weights = start.to(self.device, copy=True)  # `step` writes into it
         """(N,) current weights, replicated."""
         self.theta = self.weights.clone() if self.config.parametrization == "weights" else self.weights.log()
@@ -100,109 +109,139 @@ class OTReweighter:
         self.net: WeightNet | None = None
         """Weight net of "network", replicated."""
         self.diagnostics: Diagnostics | None = None
-        self._reference: tuple[Tensor, Tensor] | None = None
+        self._reference: Reference | None = None
 
-    def set_reference(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Take embeddings (M, D) and labels (M,) of the balanced reference set as atoms; replicated.
+    def __repr__(self) -> str:
+        atoms = "no reference" if self._reference is None else f"{len(self._reference.embeddings)} atoms"
+        state = "" if self.diagnostics is None else f", worth {self.diagnostics.effective_samples:.0f} samples"
+        return (
+            f"OTReweighter({self.num_samples} samples, {self.num_classes} classes, {self.config.weights}, "
+            f"epsilon={self.config.epsilon:g}, mixing={self.config.mixing:g}, {atoms}{state}, on {self.device})"
+        )
 
-        With ``reference="prototypes"`` the atoms are the class means. Atoms have equal mass.
+    def set_reference(self, embeddings: Array, labels: Array, *, allow_missing: bool = False) -> None:
+        """Take a balanced reference set as atoms of equal mass; replicated.
+
+        With ``reference="prototypes"`` the atoms are the class means.
+
+        Args:
+            embeddings: (M, D).
+            labels: (M,) class indices.
+            allow_missing: take a reference that lacks some class; its samples get weight by their likeness to the others.
+
+        Raises:
+            UserError: for arrays that cannot be right, or a class without a sample.
         """
-        embeddings, labels = embeddings.detach().float().to(self.device), labels.to(self.device)
+        atoms = checked_embeddings(embeddings, "the reference's embeddings", self.device)
+        classes = checked_labels(labels, "the reference's labels", len(atoms), self.num_classes, self.device)
+        if not allow_missing:
+            check_classes_present(classes, self.num_classes)
         if self.config.reference == "prototypes":
-            classes = labels.unique()
-            embeddings = torch.stack([embeddings[labels == c].mean(0) for c in classes])
-            labels = classes
-        self._reference = embeddings, label_vectors(labels, self.num_classes)
+            present = classes.unique()
+            atoms, classes = torch.stack([atoms[classes == c].mean(0) for c in present]), present
+        self._reference = Reference(atoms, label_vectors(classes, self.num_classes))
 
     @torch.no_grad()
-    def fit(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        index: Tensor | None = None,
-        predictions: Tensor | None = None,
-    ) -> Tensor:
-        """Weights of all samples from their embeddings (n, D) and labels (n,): returns (N,), replicated.
+    def fit(self, embeddings: Array, labels: Array, index: Array | None = None, predictions: Array | None = None) -> Tensor:
+        """Weights of all samples (dataset scope).
 
-        Each process gives its own samples, named by `index` (n,), every sample on exactly one process; on one process
-        they may be left out. predictions (n, C): the model's class probabilities, needed for label_softening.
+        Args:
+            embeddings: (n, D) of this process's samples.
+            labels: (n,) their given class indices.
+            index: (n,) which samples they are, every sample on exactly one process; on one process it may be left out.
+            predictions: (n, C) class probabilities of the model, needed for label_softening.
+
+        Returns:
+            (N,) weights, replicated; a copy that later calls do not change.
+
+        Raises:
+            UserError: on every process, where an array of any process cannot be right.
         """
-        if index is None:
-            if distributed.world_size() > 1 or len(embeddings) != self.num_samples:
-                raise ValueError("fit needs the sample index of each row, unless one process gives all samples in order")
-            index = torch.arange(self.num_samples)
         config = self.config
-        index = index.to(self.device)
-        rows = [embeddings.float(), labels, predictions if config.label_softening > 0 else None]
-        if config.label_softening > 0 and predictions is None:
-            raise ValueError("label_softening needs the model's predictions")
-        sharded = distributed.world_size() > 1 and not self._gathers()
-        if not sharded:
-            rows = [
-                None if x is None else distributed.gather_by_index(index, x.to(self.device), self.num_samples) for x in rows
-            ]
+        rows, index = self._checked_rows(embeddings, labels, index, predictions)
+        axis = SHARDED if distributed.world_size() > 1 and not self._gathers() else WHOLE
+        if not axis.is_sharded:
+            rows = [None if x is None else distributed.gather_by_index(index, x, self.num_samples) for x in rows]
             index = torch.arange(self.num_samples, device=self.device)
-        cost = self._cost(*(None if x is None else x.to(self.device) for x in rows))  # type: ignore[arg-type]
-        axis = _SHARDED if sharded else _WHOLE
-        mass, result = self._solve(cost, rows[0].to(self.device), index, axis)  # type: ignore[union-attr]
-        table = distributed.gather_by_index if sharded else _put_by_index
+        local_embeddings, local_labels, local_predictions = rows
+        assert local_embeddings is not None
+        assert local_labels is not None
+        cost = make_cost(config, self._atoms(), local_embeddings, local_labels, local_predictions)
+        problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples)
+        theta, solution = self._solve(problem, local_embeddings, self.theta[index])
+        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
         if config.weights == "sgd":
-            self.theta = table(index, self.theta[index], self.num_samples)
+            self.theta = table(index, theta, self.num_samples)
         if config.weights == "sgd" and config.parametrization == "weights":
             self.weights = self.theta.clone()
         else:
-            self.weights = table(index, mass * self.num_samples, self.num_samples)
+            self.weights = table(index, solution.mass * self.num_samples, self.num_samples)
         if config.label_transport > 0:
-            labels_back = transported_labels(cost, result, config.epsilon, self._atoms()[1])
+            labels_back = transported_labels(cost, solution.result, config.epsilon, self._atoms().label_vectors)
             self.label_targets = table(index, labels_back, self.num_samples)
-        self._diagnose(result)
-        return self.weights
+        self._diagnose(solution)
+        return self.weights.clone()
 
     @torch.no_grad()
     def step(self, index: Tensor, embedding: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights (n,) of this process's share of a batch, from transport of the whole global batch (batch scope).
+        """Weights of a batch, from transport of the whole global batch (batch scope).
 
-        index (n,), embedding (n, D), label (n,), mask (n,): False marks padding. The batch is gathered and solved on every
-        process, so any number of processes gives the same weights. "sgd" takes one gradient step on these samples.
+        The batch is gathered and solved on every process, so any number of processes gives the same weights. "sgd"
+        takes one gradient step on these samples.
+
+        Args:
+            index: (n,) which samples this process's share of the batch holds.
+            embedding: (n, D).
+            label: (n,) given class indices.
+            mask: (n,) False marks padding; none by default.
+
+        Returns:
+            (n,) weights of this process's share.
         """
         mask = torch.ones_like(index, dtype=torch.bool) if mask is None else mask
         keep = distributed.all_gather_rows(mask)
         members, embeddings, labels = (distributed.all_gather_rows(x)[keep] for x in (index, embedding.float(), label))
-        cost = self._cost(embeddings, labels, None)
-        assert isinstance(cost, Tensor)
-        config = self.config
-        if config.weights == "sgd":
-            theta, result = self._sgd_step(cost, self.theta[members], _WHOLE, None)
+        cost = make_cost(self.config, self._atoms(), embeddings, labels)
+        problem = Problem(self.config, cost, self._atoms().log_mass, WHOLE, self.num_samples)
+        if self.config.weights == "sgd":
+            theta, result = sgd_step(problem, self.theta[members])
             self.theta[members] = theta
-            weights = theta if config.parametrization == "weights" else theta.softmax(0) * len(members)
+            weights = theta if self.config.parametrization == "weights" else theta.softmax(0) * len(members)
         else:
-            result = semi_relaxed(cost, self._log_a(), epsilon=config.epsilon)
-            weights = sample_mass(cost, result, config.epsilon) * len(members)
+            result = semi_relaxed(cost, problem.log_a, epsilon=self.config.epsilon)
+            weights = sample_mass(cost, result, self.config.epsilon) * len(members)
         self.weights[members] = weights
-        self._diagnose(result)
+        self._diagnose(Solution(weights, result, int(not result.converged), 0.0))
         return self.weights[index]
 
     @torch.no_grad()
     def steps(self, index: Tensor, embeddings: Tensor, labels: Tensor) -> None:
         """What `step` does for one global batch after the other, for batches that share no sample, in one solve.
 
-        index (B, n): sample indices of B batches, -1 for padding. embeddings (N, D) and labels (N,) of all samples,
-        replicated: every process solves all of it. Weights of one batch do not depend on those of another, nor on the
-        classifier, so that with frozen embeddings a whole epoch of the paper's steps is one batched problem.
+        Weights of one batch do not depend on those of another, nor on the classifier, so that with frozen embeddings a
+        whole epoch of the paper's steps is one batched problem.
+
+        Args:
+            index: (B, n) sample indices of B batches, -1 for padding.
+            embeddings: (N, D) of all samples, replicated: every process solves all of it.
+            labels: (N,) of all samples, replicated.
         """
-        config, (atoms, _) = self.config, self._atoms()
+        config, atoms = self.config, self._atoms()
         check(config.weights == "sgd" and config.gradient == "unrolled", "ot.gradient", config.gradient, "be unrolled here")
-        for part in index.split(max(1, MAX_UNROLLED_ENTRIES // (len(atoms) * index.shape[1]))):
+        num_unconverged = 0
+        for part in index.split(max(1, MAX_UNROLLED_ENTRIES // (len(atoms.embeddings) * index.shape[1]))):
             keep, members = part >= 0, part.clamp_min(0)
-            cost = self._cost(embeddings[members.flatten()].float(), labels[members.flatten()], None)
+            cost = make_cost(config, atoms, embeddings[members.flatten()].float(), labels[members.flatten()])
             assert isinstance(cost, Tensor)
-            cost = cost.view(len(atoms), *part.shape).transpose(0, 1)
-            theta, result = self._sgd_step(cost, self.theta[members].where(keep, -torch.inf), _WHOLE, None)
+            batched = cost.view(len(atoms.embeddings), *part.shape).transpose(0, 1)
+            problem = Problem(config, batched, atoms.log_mass, WHOLE, self.num_samples)
+            theta, result = sgd_step(problem, self.theta[members].where(keep, -torch.inf))
             weights = theta
             if config.parametrization == "logits":
                 weights = theta.softmax(-1) * keep.sum(-1, keepdim=True)
             self.theta[part[keep]], self.weights[part[keep]] = theta[keep], weights[keep]
-            self._diagnose(result)
+            num_unconverged += int(not result.converged)
+        self._diagnose(Solution(self.weights, result, num_unconverged, 0.0))
 
     def targets(self, labels: Tensor) -> Tensor:
         """Training targets of all samples: given labels (N,), or with label_transport their blend with the plan's (N, C)."""
@@ -222,7 +261,7 @@ class OTReweighter:
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a `state_dict`."""
+        """Take over a `state_dict`. Raises UserError where it is of another number of samples."""
         check(
             len(state["weights"]) == self.num_samples,
             "number of weights",
@@ -233,150 +272,81 @@ class OTReweighter:
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
         self.diagnostics = None
         if "diagnostics" in state:
-            iterations, error, converged, effective = state["diagnostics"].tolist()
-            self.diagnostics = Diagnostics(int(iterations), error, bool(converged), effective)
+            iterations, error, converged, effective, *counts = state["diagnostics"].tolist()
+            num_unconverged, gap = counts or (0.0, 0.0)  # absent in states of earlier versions
+            self.diagnostics = Diagnostics(int(iterations), error, bool(converged), effective, int(num_unconverged), gap)
         net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
         self.net = None
         if net_state:
-            self._make_net(net_state["attention.weight"].shape[1]).load_state_dict(net_state)
+            self._weight_net(net_state["attention.weight"].shape[1]).load_state_dict(net_state)
 
-    def _atoms(self) -> tuple[Tensor, Tensor]:
+    def _checked_rows(
+        self, embeddings: Array, labels: Array, index: Array | None, predictions: Array | None
+    ) -> tuple[list[Tensor | None], Tensor]:
+        """([embeddings, labels, predictions if they are used], index) on the device."""
+        config, problem = self.config, None
+        rows: list[Tensor | None] = []
+        try:
+            embeddings = checked_embeddings(embeddings, "embeddings", self.device)
+            labels = checked_labels(labels, "labels", len(embeddings), self.num_classes, self.device)
+            width = self._atoms().embeddings.shape[1]
+            check(embeddings.shape[1] == width, "embeddings", tuple(embeddings.shape), f"have the reference's {width} columns")
+            if index is None and (distributed.world_size() > 1 or len(embeddings) != self.num_samples):
+                raise UserError(
+                    f"fit needs the sample index of each row, unless one process gives all {self.num_samples} samples in order"
+                )
+            if config.label_softening > 0 and predictions is None:
+                raise UserError("fit needs the model's predictions (n, C) with label_softening > 0")
+            rows = [embeddings, labels, None]
+            if config.label_softening > 0 and predictions is not None:
+                softened = checked_embeddings(predictions, "predictions", self.device)
+                check(softened.shape == (len(embeddings), self.num_classes), "predictions", tuple(softened.shape), "be (n, C)")
+                rows[2] = softened
+        except (UserError, ValueError) as error:
+            problem = error
+        distributed.raise_anywhere(problem)
+        if index is None:
+            return rows, torch.arange(self.num_samples, device=self.device)
+        index = torch.as_tensor(index).to(self.device)
+        check_index(index, len(embeddings), self.num_samples)
+        return rows, index
+
+    def _solve(self, problem: Problem, embeddings: Tensor, theta: Tensor) -> tuple[Tensor, Solution]:
+        match self.config.weights:
+            case "semi_relaxed":
+                return theta, solve_semi_relaxed(problem)
+            case "sgd":
+                return solve_sgd(problem, theta)
+            case _:
+                return theta, solve_network(problem, embeddings, self.net or self._weight_net(embeddings.shape[1]))
+
+    def _atoms(self) -> Reference:
         if self._reference is None:
             raise ValueError("call set_reference before fit or step")
         return self._reference
 
-    def _log_a(self) -> Tensor:
-        num_atoms = len(self._atoms()[0])
-        return torch.full((num_atoms,), 1 / num_atoms, device=self.device).log()
-
     def _gathers(self) -> bool:
         if self.config.strategy == "auto":
-            return self.num_samples * len(self._atoms()[0]) <= MAX_GATHERED_ENTRIES
+            return self.num_samples * len(self._atoms().embeddings) <= MAX_GATHERED_ENTRIES
         return self.config.strategy == "gathered"
 
-    def _cost(self, embeddings: Tensor, labels: Tensor, predictions: Tensor | None) -> Cost:
-        reference, reference_labels = self._atoms()
-        vectors = label_vectors(labels, self.num_classes, predictions, self.config.label_softening)
-
-        def columns(part: slice) -> Tensor:
-            return combined_cost(
-                cosine_cost(reference, embeddings[part]),
-                label_cost(reference_labels, vectors[part], self.num_classes, self.config.label_cost),
-                self.config.mixing,
-            )
-
-        num_samples = len(embeddings)
-        if len(reference) * num_samples <= MAX_DENSE_ENTRIES:
-            return columns(slice(0, num_samples))
-        return ChunkedCost(columns, num_samples, max(1, MAX_DENSE_ENTRIES // len(reference)))
-
-    def _solve(self, cost: Cost, embeddings: Tensor, index: Tensor, axis: _Axis) -> tuple[Tensor, SinkhornResult]:
-        """(mass of each local sample, potentials)."""
-        config = self.config
-        match config.weights:
-            case "semi_relaxed":
-                if config.solver == "pot":
-                    result = semi_relaxed_pot(_dense(cost), self._log_a(), epsilon=config.epsilon)
-                else:
-                    result = semi_relaxed(cost, self._log_a(), epsilon=config.epsilon, logsumexp_samples=axis.logsumexp)
-                return sample_mass(cost, result, config.epsilon), result
-            case "sgd":
-                return self._fit_sgd(cost, index, axis)
-            case _:
-                return self._fit_network(cost, embeddings, axis)
-
-    def _fit_sgd(self, cost: Cost, index: Tensor, axis: _Axis) -> tuple[Tensor, SinkhornResult]:
-        theta, g = self.theta[index], None
-        for _ in range(self.config.num_steps):
-            theta, result = self._sgd_step(cost, theta, axis, g)
-            g = result.g
-        self.theta[index] = theta
-        return (theta - axis.logsumexp(theta[None, :])).exp(), result
-
-    def _sgd_step(self, cost: Cost, theta: Tensor, axis: _Axis, warm_g: Tensor | None) -> tuple[Tensor, SinkhornResult]:
-        """One gradient step on theta. Dataset scope descends N times the objective, so that a step does not shrink with N."""
-        config = self.config
-        if config.gradient == "unrolled":
-            if axis is _SHARDED:
-                raise UserError(
-                    "ot.strategy must be 'gathered' with ot.gradient=unrolled, got 'sharded' or 'auto' on a large set"
-                )
-            step = unrolled_step(
-                _dense(cost),
-                theta,
-                epsilon=config.epsilon,
-                max_iterations=config.max_iterations,
-                tolerance=config.tolerance,
-                stopping=config.stopping,
-                learning_rate=config.learning_rate * (self.num_samples if config.scope == "dataset" else 1),
-                weight_decay=config.weight_decay / (self.num_samples if config.scope == "dataset" else 1),
-            )
-            return step.theta, step.result
-        gradient, result = self._envelope(cost, theta, axis, warm_g)
-        return descend(theta, gradient, learning_rate=config.learning_rate, weight_decay=config.weight_decay), result
-
-    def _envelope(self, cost: Cost, theta: Tensor, axis: _Axis, warm_g: Tensor | None) -> tuple[Tensor, SinkhornResult]:
-        """Gradient of N OT_eps(a, softmax(theta)) in theta (of OT_eps itself in batch scope), by the envelope theorem."""
-        config = self.config
-        log_b = theta - axis.logsumexp(theta[None, :])
-        settings = {"epsilon": config.epsilon, "max_iterations": config.max_iterations, "tolerance": config.tolerance}
-        if config.solver == "pot":
-            result = sinkhorn_pot(_dense(cost), self._log_a(), log_b, **settings)  # type: ignore[arg-type]
-        else:
-            result = sinkhorn(
-                cost,
-                self._log_a(),
-                log_b,
-                stopping=config.stopping,
-                initial_g=warm_g,
-                logsumexp_samples=axis.logsumexp,
-                **settings,  # type: ignore[arg-type]
-            )
-        b = log_b.exp()
-        mean_g = axis.sum(torch.where(b > 0, b * result.g, 0).sum())
-        scale = self.num_samples if config.scope == "dataset" else 1
-        return scale * envelope_gradient(b, result.g, mean_g), result
-
-    def _fit_network(self, cost: Cost, embeddings: Tensor, axis: _Axis) -> tuple[Tensor, SinkhornResult]:
-        net = self.net or self._make_net(embeddings.shape[1])
-        optimizer = torch.optim.SGD(net.parameters(), lr=self.config.learning_rate / self.num_samples)
-        g = None
-        for _ in range(self.config.num_steps):
-            with torch.enable_grad():
-                theta = net(embeddings)
-            gradient, result = self._envelope(cost, theta.detach(), axis, g)
-            g = result.g
-            optimizer.zero_grad()
-            theta.backward(gradient)
-            for parameter in net.parameters():
-                assert parameter.grad is not None
-                parameter.grad = axis.sum(parameter.grad)
-            optimizer.step()
-        theta = net(embeddings)
-        return (theta - axis.logsumexp(theta[None, :])).exp(), result
-
-    def _make_net(self, embedding_size: int) -> WeightNet:
+    def _weight_net(self, embedding_size: int) -> WeightNet:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, "weight net"))
             self.net = WeightNet(embedding_size, self.config.hidden_size)
         return self.net.to(self.device)
 
-    def _diagnose(self, result: SinkhornResult) -> None:
+    def _diagnose(self, solution: Solution) -> None:
         effective = self.weights.sum().square() / self.weights.square().sum()
+        result, num_unconverged = solution.result, solution.num_unconverged
         error = float(result.marginal_error.max())
-        self.diagnostics = Diagnostics(result.num_iterations, error, result.converged, float(effective))
+        is_converged = num_unconverged == 0
+        self.diagnostics = Diagnostics(
+            result.num_iterations, error, is_converged, float(effective), num_unconverged, solution.objective_gap
+        )
 
 
 def _put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:
     table = values.new_zeros((num_samples, *values.shape[1:]))
     table[index] = values
     return table
-
-
-def _dense(cost: Cost) -> Tensor:
-    if isinstance(cost, Tensor):
-        return cost
-    raise UserError(
-        "ot.solver=pot and ot.gradient=unrolled need the whole cost matrix in memory; use fewer reference atoms "
-        "(ot.reference=prototypes), ot.solver=sinkhorn or ot.gradient=envelope"
-    )

@@ -118,6 +118,8 @@ class Weighting:
                 "num_iterations": solve.num_iterations,
                 "marginal_error": solve.marginal_error,
                 "converged": solve.converged,
+                "num_unconverged": solve.num_unconverged,
+                "objective_gap": solve.objective_gap,
             }
         wrong = train.labels != train.true_labels
         if bool(wrong.any()):

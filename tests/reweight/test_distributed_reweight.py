@@ -6,7 +6,7 @@ from processes import run_distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import otrw.reweight.reweighter
+import otrw.reweight.problem
 from otrw import distributed
 from otrw.errors import UserError
 from otrw.reweight import OTReweighter
@@ -161,13 +161,13 @@ def run_everything():
                 results[f"fit {name}/{strategy}/{deal}"] = fit_twice(strategy, deal, settings)
     unrolled = {"weights": "sgd", "gradient": "unrolled", "num_steps": 3, "learning_rate": 0.3}
     results["fit unrolled"] = fit_twice("auto", "in turn", unrolled)
-    limit, otrw.reweight.reweighter.MAX_DENSE_ENTRIES = (
-        otrw.reweight.reweighter.MAX_DENSE_ENTRIES,
+    limit, otrw.reweight.problem.MAX_DENSE_ENTRIES = (
+        otrw.reweight.problem.MAX_DENSE_ENTRIES,
         18,
     )  # chunks of three samples
     for name in ("semi_relaxed", "sgd"):
         results[f"fit {name}/chunked"] = fit_twice("sharded", "in turn", FITS[name])
-    otrw.reweight.reweighter.MAX_DENSE_ENTRIES = limit
+    otrw.reweight.problem.MAX_DENSE_ENTRIES = limit
     results |= {f"step {name}": step_through_an_epoch(settings) for name, settings in STEPS.items()}
     results |= {f"loss {normalizer}": weighted_loss(normalizer) for normalizer in NORMALIZERS}
     results["refuses"] = refuses_to_unroll_over_shards()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import otrw.reweight.reweighter
+import otrw.reweight.problem
 from otrw.config import OTConfig
 from otrw.errors import UserError
 from otrw.ot.cost import combined_cost, cosine_cost, label_cost, label_vectors
@@ -155,7 +155,7 @@ def test_a_cost_in_chunks_gives_the_same_fit(monkeypatch):
         whole, chunked = make(**SETTINGS[name]), make(**SETTINGS[name])
         expected = whole.fit(embeddings, labels)
         with monkeypatch.context() as patch:
-            patch.setattr(otrw.reweight.reweighter, "MAX_DENSE_ENTRIES", 9 * 4)  # four samples at a time
+            patch.setattr(otrw.reweight.problem, "MAX_DENSE_ENTRIES", 9 * 4)  # four samples at a time
             torch.testing.assert_close(chunked.fit(embeddings, labels), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(chunked.targets(labels), whole.targets(labels))
 
@@ -163,7 +163,7 @@ def test_a_cost_in_chunks_gives_the_same_fit(monkeypatch):
 @pytest.mark.parametrize("settings", [{"solver": "pot"}, {"weights": "sgd", "gradient": "unrolled"}])
 def test_what_needs_the_whole_cost_says_so_when_it_does_not_fit(settings, monkeypatch):
     _, _, embeddings, labels = problem()
-    monkeypatch.setattr(otrw.reweight.reweighter, "MAX_DENSE_ENTRIES", 9 * 4)
+    monkeypatch.setattr(otrw.reweight.problem, "MAX_DENSE_ENTRIES", 9 * 4)
     with pytest.raises(UserError, match="whole cost matrix"):
         make(**settings).fit(embeddings, labels)
 
