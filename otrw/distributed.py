@@ -131,7 +131,7 @@ def first_on_each_machine(action: Callable[[], T]) -> T:
                 outcome = (action(), None)
             except Exception as error:
                 outcome = (None, _portable(error))
-        failures = [failure for failure in _all_gather_objects(outcome[1]) if failure is not None]
+        failures = [failure for failure in all_gather_objects(outcome[1]) if failure is not None]
         if failures:
             raise failures[0]
     return outcome[0]  # type: ignore[return-value]
@@ -139,7 +139,7 @@ def first_on_each_machine(action: Callable[[], T]) -> T:
 
 def raise_anywhere(failure: Exception | None) -> None:
     """Raise the first failure of any process on all of them, so that none waits for one that has left."""
-    failures = [one for one in _all_gather_objects(None if failure is None else _portable(failure)) if one is not None]
+    failures = [one for one in all_gather_objects(None if failure is None else _portable(failure)) if one is not None]
     if failures:
         raise failures[0]
 
@@ -151,8 +151,9 @@ def barrier() -> None:
 
 
 def shut_down() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group together, if there is one: a process that left early would abort the others' last exchange."""
     if dist.is_available() and dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
@@ -167,7 +168,8 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _all_gather_objects(value: T) -> list[T]:
+def all_gather_objects(value: T) -> list[T]:
+    """One picklable value a process, in rank order. local -> replicated."""
     if world_size() == 1:
         return [value]
     values: list[T] = [value] * world_size()

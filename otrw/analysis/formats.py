@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from otrw.analysis.table import METRICS, Block, Cell, Compared, Line
+from otrw.config import flatten
 from otrw.records.experiments import Experiment
-from otrw.records.fingerprint import flatten
 
 MISSING = "-"
 STYLE = """

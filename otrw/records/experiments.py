@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from otrw.config import Config, DataConfig, Variant, to_dict
+from otrw.config import Config, DataConfig, Variant, flatten, to_dict
 from otrw.config.command_line import PRESETS, parse_config
 from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
-from otrw.records.fingerprint import decisive_settings, fingerprint, flatten
+from otrw.records.fingerprint import decisive_settings, fingerprint
 from otrw.records.ledger import Record, find_records
 from otrw.records.result_check import check_result
 

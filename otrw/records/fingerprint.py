@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from otrw.config import Config, to_dict
+from otrw.config import Config, flatten, to_dict
 
 WHERE = ("run.", "data.root", "data.layout", "data.download", "data.cache", "stage1.checkpoint")
 WITHOUT_TRANSPORT = ("none", "class_balanced", "oracle")
@@ -52,17 +52,6 @@ def fingerprint(config: Mapping, *, with_seed: bool = False) -> str:
     """12 hex digits that two configs share if and only if their `method` is equal."""
     text = json.dumps(decisive_settings(config, with_seed=with_seed), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
-    """Nested dict -> {dotted path: value}; tuples become lists."""
-    flat: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _used_sections(settings: Mapping[str, object]) -> tuple[str, ...]:

@@ -79,6 +79,17 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_yaml(path: Path) -> dict:
+    """A YAML file of settings under their present names. Raises UserError where it cannot be read or is none."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} must be a YAML file of settings ({type(error).__name__})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold settings, got {type(value).__name__}")
+    return with_present_names(value)
+
+
 def write_yaml(path: Path, value: Mapping) -> None:
     """Write a YAML file whole or not at all."""
     write_text(path, yaml.dump(json.loads(json.dumps(value)), Dumper=_Dumper, sort_keys=False))

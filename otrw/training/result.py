@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from otrw import distributed
-from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.models.build import num_parameters
 from otrw.models.heads import HeadOnly, Net
@@ -12,6 +11,7 @@ from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.evaluation import embed, evaluate, summary
 from otrw.training.metrics import group_error
+from otrw.training.provenance import net_facts
 from otrw.training.session import Session
 from otrw.training.stages import image_views
 from otrw.training.weighting import Weighting
@@ -60,15 +60,6 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
     return result
 
 
-def identity(config: Config, data: Datasets) -> dict[str, str]:
-    """What a saved net must share with a run that starts from it."""
-    return {
-        "source": config.data.source,
-        "split": data.split_hash,
-        "model": f"{config.model.name} x{config.model.width_multiplier:g} {config.model.head}",
-    }
-
-
 def _write_record(
     session: Session, net: Net, weighting: Weighting | None, result: dict, probabilities: Tensor, embeddings: Tensor
 ) -> None:
@@ -94,7 +85,7 @@ def _write_record(
         if weighting.targets.dim() == 2:
             columns["target_label"] = weighting.targets.argmax(1)
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
-    facts = identity(config, data) | {"stage1_epochs": str(config.stage1.epochs)}
+    facts = net_facts(config, data, session.accelerator.mixed_precision)
     checkpoints.save_model(folder / "model.safetensors", net, facts)
     session.journal.finish(
         {

@@ -18,10 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from otrw.config import Config, to_dict
+from otrw.config import Config, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.errors import UserError, check
-from otrw.records.fingerprint import flatten
 
 SPACES = Path(__file__).resolve().parent / "spaces"
 RANGES = ("uniform", "loguniform", "randint")
