@@ -268,13 +268,16 @@ def _mark_best(lines: Iterable[Line], factors: Iterable[float]) -> list[Line]:
 
 
 def _compare(experiments: Sequence[Experiment], metric: str) -> list[Compared]:
-    """Each OT variant against its control, over the seeds of the runs that both are variants of."""
-    by_run: dict[tuple[str, str], Experiment] = {(e.record.path.parent.name, e.variant): e for e in experiments}
+    """Each OT variant against its control, over the seeds for which both stand on the same stage 1 and settings."""
+    controls: dict[tuple[str, str, str], list[Experiment]] = {}
+    for experiment in experiments:
+        controls.setdefault((experiment.preset, experiment.pair, experiment.variant), []).append(experiment)
     pairs: dict[tuple, dict[int, tuple[float, float]]] = {}
     for experiment in sorted(experiments, key=_experiment_order):
-        control = by_run.get((experiment.record.path.parent.name, CONTROL.get(experiment.variant, "")))
-        if control is None:
-            continue
+        found = controls.get((experiment.preset, experiment.pair, CONTROL.get(experiment.variant, "")), [])
+        if len(found) != 1:
+            continue  # none, or several that differ in their own weighting: which one is meant is not known
+        (control,) = found
         values = metric_value(experiment.record.result, metric), metric_value(control.record.result, metric)
         if values[0] is None or values[1] is None:
             continue
@@ -288,8 +291,8 @@ def _compare(experiments: Sequence[Experiment], metric: str) -> list[Compared]:
         )
         pairs.setdefault(key, {})[experiment.seed] = values[0], values[1]
     compared = []
-    for (preset, variant, control_variant, factor, *_), found in pairs.items():
-        left, right = ({seed: pair[side] for seed, pair in found.items()} for side in (0, 1))
+    for (preset, variant, control_variant, factor, *_), of_seed in pairs.items():
+        left, right = ({seed: pair[side] for seed, pair in of_seed.items()} for side in (0, 1))
         difference = paired_difference(left, right)
         if difference is not None and difference.num_pairs > 1:
             compared.append(Compared(preset, label(variant), label(control_variant), factor, difference))

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    experiments, problems = load_experiments(options.records or [RESULTS, Path("runs")], unique=False)
+    experiments, problems, _ = load_experiments(options.records or [Path("runs"), RESULTS], unique=False)
     experiments = [
         experiment for experiment in experiments if not options.dataset or experiment.setting.dataset in options.dataset
     ]

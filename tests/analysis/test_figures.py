@@ -54,7 +54,7 @@ def write_parquet(path):
 
 
 def entries_of(root):
-    experiments, problems = load_experiments([root], unique=False)
+    experiments, problems, _ = load_experiments([root], unique=False)
     assert problems == []
     return experiments
 

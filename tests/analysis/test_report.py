@@ -75,7 +75,7 @@ def run(tmp_path):
 
 
 def page_of(*folders):
-    experiments, problems = load_experiments(folders, unique=False)
+    experiments, problems, _ = load_experiments(folders, unique=False)
     assert problems == []
     return make_page(experiments)
 

@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 
 
 def blocks_of(root, **settings):
-    experiments, problems = load_experiments([root])
+    experiments, problems, _ = load_experiments([root])
     assert problems == []
     return make_blocks(experiments, PUBLISHED, **settings)
 
@@ -178,7 +178,7 @@ def test_one_line_a_record_keeps_the_columns_of_every_version(tmp_path):
     settings["ot"]["dropped_since"] = 7
     del settings["ot"]["solver"]
     (old / "config.yaml").write_text(yaml.safe_dump(settings))
-    experiments, problems = load_experiments([tmp_path])
+    experiments, problems, _ = load_experiments([tmp_path])
     assert problems == []
     new, before = csv.DictReader(io.StringIO(formats.records_csv(experiments)))
     assert (new["result.added_later.figure"], before["result.added_later.figure"]) == ("3", "")
@@ -248,7 +248,7 @@ def test_trials_of_a_search_are_no_rows_of_the_table(tmp_path):
     write_record(tmp_path / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "search" / "trials" / "0-0", *OFFICIAL, error=1.0, seed=1)
     (tmp_path / "search" / "search.yaml").write_text("{}")
-    experiments, problems = load_experiments([tmp_path])
+    experiments, problems, _ = load_experiments([tmp_path])
     assert problems == []
     assert [experiment.record.path.parent.name for experiment in experiments] == ["run"]
     assert len(load_experiments([tmp_path / "search" / "trials"])[0]) == 1  # asked for by name
@@ -258,11 +258,13 @@ def test_a_local_copy_and_a_repeated_seed_count_once(tmp_path):
     for root in ("committed", "local"):
         write_record(tmp_path / root / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "local" / "again", *OFFICIAL, error=30.0)
-    experiments, problems = load_experiments([tmp_path / "committed", tmp_path / "local"])
-    assert [experiment.record.path for experiment in experiments] == [tmp_path / "committed" / "run" / "ot_meta"]
-    (problem,) = problems
-    assert "again" in problem
-    assert "counted once" in problem
+    loaded = load_experiments([tmp_path / "committed", tmp_path / "local"])
+    assert [experiment.record.path for experiment in loaded.experiments] == [tmp_path / "committed" / "run" / "ot_meta"]
+    assert loaded.problems == []
+    assert len(loaded.repeated) == 2
+    assert "again" in loaded.repeated[0]
+    (line,) = loaded.summary()
+    assert line.startswith("2 records repeat")
 
 
 def test_broken_records_get_a_line_each_and_the_rest_is_shown(tmp_path):
@@ -275,7 +277,7 @@ def test_broken_records_get_a_line_each_and_the_rest_is_shown(tmp_path):
             (folder / "result.json").write_text((folder / "result.json").read_text().replace('"row": "ot"', '"row": "new"'))
     partial = write_record(tmp_path / "partial", *OFFICIAL, seed=6)
     (partial / "result.json").unlink()  # still training: no record yet, no complaint
-    experiments, problems = load_experiments([tmp_path, tmp_path / "nowhere"])
+    experiments, problems, _ = load_experiments([tmp_path, tmp_path / "nowhere"])
     assert [experiment.record.path.parent.name for experiment in experiments] == ["whole"]
     assert len(problems) == 4
     for problem, name in zip(sorted(problems), ("cut", "empty", "other", "unknown"), strict=True):
@@ -305,7 +307,7 @@ def test_a_damaged_figure_costs_its_record_only(tmp_path, damage):
     write_record(tmp_path / "damaged", *OFFICIAL, seed=1)
     path = tmp_path / "damaged" / "ot_meta" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    experiments, (problem,) = load_experiments([tmp_path])
+    experiments, (problem,), _ = load_experiments([tmp_path])
     assert len(experiments) == 1
     assert f"result.json: {next(iter(damage))}" in problem
     assert "\n" not in problem
