@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otrw.analysis.statistics import Difference, mean_std, paired_difference
-from otrw.config import Variant
+from otrw.config import DataConfig, Variant
 from otrw.config.variants import TITLES
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment, Setting, label
@@ -96,6 +96,8 @@ class Block(NamedTuple):
     factors: tuple[float, ...]
     lines: tuple[Line, ...]
     compared: tuple[Compared, ...]
+    notes: tuple[str, ...] = ()
+    """Why there are no values, where that is known."""
 
 
 def read_published(path: Path = PUBLISHED) -> list[Published]:
@@ -198,7 +200,26 @@ def _block(
         columns,
         tuple(_mark_best(lines, columns)),
         tuple(_compare(experiments, metric)),
+        tuple(_why_missing(experiments, metric)),
     )
+
+
+def _why_missing(experiments: Sequence[Experiment], metric: str) -> list[str]:
+    """A sentence where no class of these data is in the group that the metric is of."""
+    if metric not in ("many", "medium", "few") or not experiments:
+        return []
+    values = [metric_value(experiment.record.result, metric) for experiment in experiments]
+    groups = {_group(experiment, metric) for experiment in experiments}
+    sizes = [size for experiment in experiments for size in experiment.record.result.get("true_sizes") or ()]
+    if any(value is not None for value in values) or len(groups) > 1 or not sizes:
+        return []
+    return [f"No values: no class has {groups.pop()} training images; classes have {min(sizes):g} to {max(sizes):g}."]
+
+
+def _group(experiment: Experiment, metric: str) -> str:
+    defaults, data = DataConfig(), experiment.record.config["data"]
+    many, few = (data.get(key, getattr(defaults, key)) for key in ("many_above", "few_below"))
+    return {"many": f"more than {many}", "medium": f"{few} to {many}", "few": f"fewer than {few}"}[metric]
 
 
 def _published_lines(setting: Setting, published: Sequence[Published], everything: bool) -> list[Line]:

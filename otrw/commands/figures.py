@@ -53,8 +53,17 @@ def main(arguments: Sequence[str]) -> None:
         folder=options.output,
         formats=tuple(options.format),
     )
+    num_written, left_out = 0, []
     for line in written:
-        print(line)
+        if isinstance(line, Path):
+            num_written += 1
+            print(line)
+        else:
+            left_out.append(line)
+    if not num_written:
+        raise UserError("; ".join(left_out) or "--figure none must come with --search or --benchmark, got nothing to draw")
+    for line in left_out:
+        print(line, file=sys.stderr)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

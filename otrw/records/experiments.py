@@ -14,7 +14,7 @@ from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
 from otrw.records.config_check import check_config
 from otrw.records.fingerprint import decisive_settings, fingerprint, flatten, shared_settings
-from otrw.records.ledger import Record, find_records
+from otrw.records.ledger import Record, find_records, read_lines
 from otrw.records.result_check import check_result
 
 AXES = ("source", "labels", "imbalance_factor", "label_noise", "label_noise_rate")
@@ -83,8 +83,8 @@ class _Stage1(NamedTuple):
 def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> Loaded:
     """Every finished variant below the folders.
 
-    A record counts once, wherever copies of it lie; with `unique` so does a method and seed that was trained again. The
-    first folder wins, and in a folder the first by path. Trials of a search below a folder are passed over: they are held
+    A record counts once, wherever copies of it lie; with `unique` so does a method and seed that was trained again. Without
+    `unique`, as figures and pages want them, the lines of metrics.jsonl are checked too. The first folder wins, and in a folder the first by path. Trials of a search below a folder are passed over: they are held
     against validation images.
     """
     records: list[Record] = []
@@ -102,6 +102,8 @@ def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> Loaded:
     for record in records:
         try:
             experiment = make_experiment(record, stage1_runs)
+            if not unique:
+                _check_curves(record)
         except UserError as error:
             problems.append(f"{record.path}: {error}; the record is left out")
             continue
@@ -211,7 +213,7 @@ def _stage1_fingerprint(config: Mapping) -> str:
 def label(variant: str) -> str:
     """A variant's title, as short as a column of a table wants it."""
     title = TITLES[variant].split(":")[0]
-    for long, short in ((" weights", ""), (" images", ""), ("plain training (stage 1)", "stage 1 alone")):
+    for long, short in ((" weights", ""), (" images", "")):
         title = title.replace(long, short)
     return title
 
@@ -278,6 +280,13 @@ def _differences(own: Mapping, preset: Mapping, known_epochs: bool) -> tuple[tup
 
 def _plain(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_curves(record: Record) -> None:
+    for number, line in enumerate(read_lines(record.path / "metrics.jsonl"), start=1):
+        for part in ("train", "test", "validation"):
+            if not isinstance(line.get(part, {}), dict):
+                raise UserError(f"metrics.jsonl: line {number}: {part} must be figures, got {str(line[part])[:40]!r}")
 
 
 def _stage1_runs(records: Iterable[Record]) -> dict[str, _Stage1]:

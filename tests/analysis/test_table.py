@@ -422,3 +422,38 @@ def test_a_record_that_names_no_preset_belongs_to_the_one_with_the_same_method(t
 def _own(config):
     axes = {f"data.{axis}" for axis in AXES}
     return {path: value for path, value in decisive_settings(config).items() if path not in axes}
+
+
+def test_a_dash_everywhere_says_why(tmp_path):
+    test = {"error": 10.0, "few_error": None}
+    write_record(tmp_path / "run", *OFFICIAL, test=test, true_sizes=[4990, 24])
+    text = formats.markdown(blocks_of(tmp_path, metric="few", datasets=["cifar10"]))
+    assert "No values: no class has fewer than 20 training images; classes have 24 to 4990." in text
+
+
+def test_local_runs_win_over_committed_ones_and_one_line_says_how_many_repeat(tmp_path, monkeypatch, capsys):
+    from otrw.commands import table
+
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "committed")
+    for name, error in (("committed", 10.0), ("local", 20.0)):
+        for variant in ("ot_meta", "ot", "class_balanced_meta"):
+            write_record(tmp_path / name / "run", *OFFICIAL, variant=variant, error=error)
+    roots = [str(tmp_path / "committed"), str(tmp_path / "local")]
+    table.main([*roots, "--format", "markdown"])
+    printed = capsys.readouterr()
+    assert "| 20.0 |" in printed.out
+    assert "| 10.0 |" not in printed.out
+    assert printed.err == "3 records repeat a method and seed and are counted once; --verbose lists them\n"
+    table.main([*roots, "--verbose"])
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_precision_stands_in_a_footnote_and_is_never_averaged_over(tmp_path):
+    write_record(tmp_path / "a", *OFFICIAL, error=10.0, seed=0)
+    other = write_record(tmp_path / "b", *OFFICIAL, error=20.0, seed=1)
+    (other / "environment.json").write_text('{"precision": "bf16"}')
+    lines = [line for line in blocks_of(tmp_path)[0].lines if line.name == "OT + meta"]
+    assert [(line.cells[100.0].mean, line.differences) for line in lines] == [
+        (10.0, ()),
+        (20.0, ("trained in bf16 (others: float32)",)),
+    ]

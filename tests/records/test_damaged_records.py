@@ -155,7 +155,7 @@ def test_any_bytes_in_any_place(two, data):
 def test_damaged_lines_are_refused_and_not_dropped_in_silence(tmp_path, text):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="metrics.jsonl") as error:
+    with pytest.raises(UserError, match=r"metrics\.jsonl") as error:
         read_lines(path)
     assert "\n" not in str(error.value)
 
