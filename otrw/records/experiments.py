@@ -83,9 +83,9 @@ class _Stage1(NamedTuple):
 def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> Loaded:
     """Every finished variant below the folders.
 
-    A record counts once, wherever copies of it lie; with `unique` so does a method and seed that was trained again. Without
-    `unique`, as figures and pages want them, the lines of metrics.jsonl are checked too. The first folder wins, and in a folder the first by path. Trials of a search below a folder are passed over: they are held
-    against validation images.
+    A record counts once, wherever copies of it lie; with `unique` so does a method and seed that was trained again. The
+    first folder wins, and in a folder the first by path. Without `unique`, as figures and pages want them, the lines of
+    metrics.jsonl are checked too. Trials of a search below a folder are passed over: they are held against validation images.
     """
     records: list[Record] = []
     problems: list[str] = []

@@ -102,7 +102,7 @@ def test_committed_records_have_no_samples_and_that_is_said(tmp_path):
 
 def test_nothing_made_is_an_error_that_names_the_figure(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="^figure error: not made: none of 0 records has an error"):
+    with pytest.raises(UserError, match=r"^figure error: not made: none of 0 records has an error"):
         main([str(tmp_path / "empty"), "--figure", "error", "--output", str(tmp_path / "out")])
 
 
