@@ -205,7 +205,10 @@ def _read_search(path: Path) -> dict:
         raise UserError(f"{path}: seeds must be whole numbers, got {str(search['seeds'])[:40]}")
     parse_space(search["space"])
     config = with_present_names(search["config"])
-    check_config(config)
+    try:
+        check_config(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     needed = ("data.num_validation_per_class", "stage2.epochs", "run.seed", "run.cpu", "run.preset")
     missing = [key for key in needed if key not in flatten(config)]
     missing += [key for key in ("data.num_validation_per_class",) if key not in search["given"]]

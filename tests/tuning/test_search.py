@@ -80,9 +80,8 @@ def search_here(plan):
     """Run a plan in this process: (whether a best was found, lines of trials.jsonl)."""
     from otrw.tuning.ray_search import run_search
 
-    console = Console(width=80, file=open(os.devnull, "w"))  # noqa: SIM115
-    found = run_search(plan.folder, plan.search, console, None)
-    console.file.close()
+    with open(os.devnull, "w") as nowhere:
+        found = run_search(plan.folder, plan.search, Console(width=80, file=nowhere), None)
     return found, ledger.read_lines(plan.folder / "trials.jsonl")
 
 
@@ -415,7 +414,7 @@ def test_coarse_labels_hold_out_images_of_twenty_classes(tmp_path):
 
 @pytest.mark.slow
 def test_trials_of_more_rounds_are_judged_at_shares_of_their_own_epochs(own_ray, tmp_path):
-    space = write_space(tmp_path, {"stage2.rounds": {"grid": [1, 3]}, "ot.epsilon": {"grid": [0.1, 0.3]}})
+    space = write_space(tmp_path, {"stage2.rounds": {"grid": [1, 3]}, "stage2.optimizer.learning_rate": {"grid": [1e-9, 0.05]}})
     options = ("--algorithm=grid", "--scheduler=asha", "--stage2.epochs=4", "--stage2.rounds=1", "--concurrent=1")
     plan = plan_of(tmp_path, space, *options)
     found, lines = search_here(plan)
