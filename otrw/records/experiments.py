@@ -98,7 +98,7 @@ def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> Loaded:
     stage1_runs = _stage1_runs(records)
     experiments: list[Experiment] = []
     repeated: list[str] = []
-    by_method: dict[tuple[str, ...], str] = {}
+    by_method: dict[tuple[str, ...], Experiment] = {}
     for record in records:
         try:
             experiment = make_experiment(record, stage1_runs)
@@ -112,10 +112,11 @@ def load_experiments(roots: Iterable[Path], *, unique: bool = True) -> Loaded:
             key = (*key, json.dumps(record.result, sort_keys=True, default=str))  # equal figures, seconds too: a copy
         if key in by_method:
             # a stage 1 is evaluated again by every run that starts from it, and a copy is nothing to speak of
-            if unique and experiment.variant != "stage1":
-                repeated.append(f"{record.path}: the same method and seed as {by_method[key]}; counted once")
+            first = by_method[key].record
+            if unique and experiment.variant != "stage1" and first.result != record.result:
+                repeated.append(f"{record.path}: the same method and seed as {first.path}; counted once")
             continue
-        by_method[key] = str(record.path)
+        by_method[key] = experiment
         experiments.append(experiment)
     return Loaded(experiments, problems, repeated)
 
