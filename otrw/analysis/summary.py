@@ -45,7 +45,7 @@ def _class_table(variants: dict[str, dict]) -> Table:
     table.add_column("class", no_wrap=True, max_width=12)
     table.add_column("images", justify="right")
     for variant in variants:
-        table.add_column(variant.replace("_", " "), justify="right", max_width=9)
+        table.add_column(TITLES[variant] if variant == "stage1" else variant.replace("_", " "), justify="right", max_width=9)
     for label, name in enumerate(any_row["class_names"]):
         cells = [_percent(result["test"]["class_error"][label]) for result in variants.values()]
         table.add_row(name, str(any_row["true_sizes"][label]), *cells)

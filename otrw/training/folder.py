@@ -92,11 +92,9 @@ def _check_unchanged(config: Config, folder: Path) -> None:
     """Raise UserError where a variant that was begun would go on with other settings than it was begun with."""
     if not (folder / "config.yaml").is_file():
         return
-    begun = ledger.read_yaml(folder / "config.yaml")
+    begun = ledger.read_settings(folder / "config.yaml")
     for path, (old, new) in fixed_differences(begun, to_dict(config)).items():
-        raise UserError(
-            f"{path} must be {old!r}, as {folder} was begun with, got {new!r}; settings cannot change on the way: start a new run"
-        )
+        raise UserError(f"{path} must be {old!r}, as {folder} was begun with, got {new!r}; start a new run for other settings")
 
 
 def finished_result(folder: Path) -> dict | None:
