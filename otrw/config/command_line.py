@@ -10,7 +10,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from otrw.config.earlier_names import RENAMED, with_present_names
-from otrw.config.tree import Config
+from otrw.config.resume import fixed_differences
+from otrw.config.tree import Config, to_dict
 from otrw.errors import UserError
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -19,12 +20,13 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 def parse_config(arguments: Sequence[str], default: str = "digits_lt", description: str = "") -> Config:
     """Config from ``--config FILE_OR_PRESET`` and overrides ``--section.key value``; without --config the default preset.
 
-    With ``--run.resume FOLDER`` everything is read from the folder. Raises UserError.
+    With ``--run.resume FOLDER`` the settings are those of the folder; beside it only folders and cadence may be given
+    (`otrw.config.resume.MAY_CHANGE`). Raises UserError.
     """
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a preset's name or a YAML file; may be given several times")
     parser.add_class_arguments(Config)
-    arguments = _with_preset_paths(list(arguments), default)
+    given, arguments = list(arguments), _with_preset_paths(list(arguments), default)
     try:
         namespace = parser.parse_args(arguments)
         config = parser.instantiate(namespace)
@@ -40,7 +42,10 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     if (folder / "environment.json").is_file():
         raise UserError(f"run.resume must be a run's folder, got the variant {str(folder)!r}; give {str(folder.parent)!r}")
     stored = parse_config(["--config", str(folder / "config.yaml")])
-    return replace(stored, run=replace(stored.run, resume=str(folder)))
+    config = parse_config(["--config", str(folder / "config.yaml"), *_without(given, "--run.resume")])
+    for path, (old, new) in fixed_differences(to_dict(stored), to_dict(config)).items():
+        raise UserError(f"{path} must stay {old!r} when a run goes on, got {new!r}; start a new run for other settings")
+    return replace(config, run=replace(config.run, resume=str(folder)))
 
 
 def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
@@ -57,6 +62,18 @@ def _with_preset_paths(arguments: list[str], default: str) -> list[str]:
             name = key.removeprefix("--")
             result.append(f"--{RENAMED[name]}{separator}{value}" if key.startswith("--") and name in RENAMED else piece)
     return result if named else ["--config", _config_file(default), *result]
+
+
+def _without(arguments: list[str], flag: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    result = []
+    pieces = iter(arguments)
+    for piece in pieces:
+        if piece == flag:
+            next(pieces, None)
+        elif not piece.startswith(f"{flag}="):
+            result.append(piece)
+    return result
 
 
 def _preset_named_last(arguments: list[str]) -> str | None:
