@@ -350,13 +350,16 @@ def script(*arguments, cwd=ROOT):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_readme_shows_the_committed_records(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(readme, encoding="utf-8")
-    done = script("analysis/make_table.py", "--write", str(copy))
+@pytest.mark.parametrize(
+    ("name", "options"), [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", [])], ids=["README", "RESULTS"]
+)
+def test_the_pages_show_the_committed_records(tmp_path, name, options):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    copy = tmp_path / "page.md"
+    copy.write_text(text, encoding="utf-8")
+    done = script("analysis/make_table.py", "--write", str(copy), *options)
     assert (done.returncode, done.stderr) == (0, "")
-    assert copy.read_text(encoding="utf-8") == readme, "run: python analysis/make_table.py --write README.md"
+    assert copy.read_text(encoding="utf-8") == text, f"run: python analysis/make_table.py --write {name} {' '.join(options)}"
 
 
 def test_the_command_loads_no_torch(root):
