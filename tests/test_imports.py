@@ -72,6 +72,7 @@ def loaded_modules(statement):
 ROOMS = (
     "errors",
     "seeds",
+    "atomic",
     "ot",
     "models",
     "distributed",

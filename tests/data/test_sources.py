@@ -193,23 +193,6 @@ def test_a_cache_folder_that_cannot_be_written_is_passed_over(tmp_path):
     np.testing.assert_array_equal(raw.train_images, images["train"])
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 40])
-def test_a_damaged_cache_is_passed_over(tmp_path, kept_bytes):
-    images = write_cifar10(tmp_path)
-    load(tmp_path, cache=tmp_path / "cache")
-    (array,) = (tmp_path / "cache").rglob("train_images.npy")
-    array.write_bytes(array.read_bytes()[:kept_bytes])
-    np.testing.assert_array_equal(load(tmp_path, cache=tmp_path / "cache").train_images, images["train"])
-
-
-def test_a_cache_with_an_array_missing_is_passed_over(tmp_path):
-    images = write_cifar10(tmp_path)
-    load(tmp_path, cache=tmp_path / "cache")
-    (array,) = (tmp_path / "cache").rglob("test_labels.npy")
-    array.unlink()
-    np.testing.assert_array_equal(load(tmp_path, cache=tmp_path / "cache").test_images, images["test"])
-
-
 def test_missing_data_names_the_folder_and_the_remedy(tmp_path):
     with pytest.raises(UserError, match=r"data\.root must hold cifar10/\*\.parquet .*--data\.download true") as error:
         load(tmp_path)
