@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -52,7 +53,7 @@ def test_a_long_phase_is_never_silent_for_long_nor_talkative(log, epochs, steps,
     times = [moment for moment, _ in heard]
     total = epochs * steps * seconds_a_step
     assert times[0] <= 10 + seconds_a_step
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert max(gaps) <= 120 + seconds_a_step
     assert min(gaps[:-1]) >= 30  # the last line of a phase comes when the phase ends
     assert len(heard) <= 3 + max(20, total / 120)
