@@ -1,6 +1,7 @@
 """Train on long-tailed data: stage 1 once, then every variant of stage 2 on it."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -90,25 +91,18 @@ def _as_begun(config: Config) -> Config:
 def _next_commands(folders: Sequence[Path], settings: Sequence[str]) -> list[tuple[str, str]]:
     """The most useful commands after a run: (what it shows, the command)."""
     names = [str(folder) for folder in folders]
-    third = ("compare", command_line("table", names))
-    if len(folders) == 1:
-        config = parse_config(["--run.resume", names[0]])
-        if config.run.preset == "digits_lt" and not _without(settings, "--run.resume"):
-            settings = ()
-        others = _without(_without(settings, "--run.name"), "--run.resume")
-        third = ("several seeds", train_command(["--seeds", "3", *others]))
+    watched = names[0] if len(names) == 1 else str(folders[0].parent)
+    if len(names) > 1:
+        third = ("beside other records", command_line("table", names))
+    elif _only(settings, "--run.resume"):
+        third = ("more seeds", train_command(["--seeds", "3", "--config", str(folders[0] / "config.yaml")]))
+    else:
+        third = ("more seeds", train_command(["--seeds", "3", *_without(settings, "--run.name")]))
     return [
-        ("classes, weights, suspects as a page", command_line("report", names)),
-        ("curves, pictures, projector", command_line_of_tensorboard(folders)),
+        ("a page: weights, suspects, classes", command_line("report", names)),
+        ("curves and pictures", shlex.join(["tensorboard", "--logdir", watched])),
         third,
     ]
-
-
-def command_line_of_tensorboard(folders: Sequence[Path]) -> str:
-    """TensorBoard on one run's folder, or on the folder of all runs."""
-    import shlex
-
-    return shlex.join(["tensorboard", "--logdir", str(folders[0] if len(folders) == 1 else folders[0].parent)])
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

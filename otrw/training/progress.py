@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -144,7 +145,7 @@ class Progress:
     def _phase_share(self) -> float:
         return (self._epoch + self._share) / self._epochs
 
-    def _words(self, now: float | None = None) -> dict[str, str]:
+    def _words(self, now: float | None = None) -> dict[str, Any]:
         """Epochs done, speed, error and time, in words; empty where they are not known yet."""
         present = min(self._epochs, self._epoch + (1 if self._share else 0))
         words = {"done": f"{present}/{self._epochs}", "rate": "", "note": self._note, "left": ""}
