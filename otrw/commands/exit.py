@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from otrw.errors import NonFiniteError, UserError
+from otrw.commands.invocation import resume_command
+from otrw.errors import NonFiniteError, UserError, UserInterrupt
 
 
 def exit_with_message(action: Callable[[], object]) -> None:
@@ -23,8 +24,11 @@ def exit_with_message(action: Callable[[], object]) -> None:
         action()
     except UserError as error:
         _stop(f"error: {error}", 2)
+    except UserInterrupt as interrupt:
+        command = interrupt.command or (resume_command(interrupt.folder) if interrupt.folder else "")
+        _stop(f"interrupted; go on with: {command}" if command else "interrupted", 130)
     except KeyboardInterrupt:
-        _stop("interrupted; go on with --run.resume and the run's folder", 130)
+        _stop("interrupted", 130)
     except NonFiniteError as error:
         _stop(f"error: {error}", 1)
 

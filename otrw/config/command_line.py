@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from otrw.config.earlier_names import RENAMED, with_present_names
 from otrw.config.resume import fixed_differences
 from otrw.config.tree import Config, to_dict
+from otrw.config.variant_list import with_variant_list
 from otrw.errors import UserError
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -26,7 +27,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a preset's name or a YAML file; may be given several times")
     parser.add_class_arguments(Config)
-    given, arguments = list(arguments), _with_preset_paths(list(arguments), default)
+    given, arguments = list(arguments), with_variant_list(_with_preset_paths(list(arguments), default))
     try:
         namespace = parser.parse_args(arguments)
         config = parser.instantiate(namespace)

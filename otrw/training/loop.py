@@ -69,6 +69,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             losses = training_step(session, phase, training, batch, next(meta_batches) if meta_batches else None, is_weighted)
             summed += torch.stack([losses.train, losses.meta])
             bad_step = torch.where((bad_step < 0) & ~losses.total.isfinite(), step, bad_step)
+            session.progress.step(step + 1, len(training.loader), training.loader.batch_size)
         distributed.average_buffers(phase.module)
         is_finite = _gives_finite_logits(phase.module, batch.inputs)
         bad_step = torch.where((bad_step < 0) & ~is_finite, len(training.loader) - 1, bad_step)  # diverged in the last step

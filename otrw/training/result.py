@@ -54,6 +54,7 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
         result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
+    _show_training_samples(session, net, weighting)
     if distributed.is_main():
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
     distributed.barrier()
@@ -87,6 +88,7 @@ def _write_record(
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
     facts = net_facts(config, data, session.accelerator.mixed_precision)
     checkpoints.save_model(folder / "model.safetensors", net, facts)
+    session.journal.describe(config, result)
     session.journal.finish(
         {
             "row": config.variants[0],
@@ -110,6 +112,25 @@ def _write_record(
     )
     ledger.write_json(folder / "result.json", result)
     checkpoints.remove_states(folder / "checkpoints")
+
+
+def _show_training_samples(session: Session, net: Net, weighting: Weighting | None) -> None:
+    """In TensorBoard: the training samples of lowest weight, and the training set in the projector; on every process."""
+    config, train, class_names = session.config, session.data.train, session.data.class_names
+    if weighting is None or not config.run.tensorboard:
+        return
+    local, embeddings = embed(session, net, train, image_views(session).transform)
+    suggested = distributed.gather_by_index(local.index, local.probabilities, len(train)).argmax(1)
+    if weighting.targets.dim() == 2:
+        suggested = weighting.targets.argmax(1)
+    weights = weighting.weights.float()
+    session.journal.suspects(train.inputs, train.labels, suggested, weights, class_names)
+    columns = {
+        "class": [class_names[label] for label in train.labels.tolist()],
+        "weight": [f"{weight:.3g}" for weight in weights.tolist()],
+        "suggested": [class_names[label] for label in suggested.tolist()],
+    }
+    session.journal.project("train", embeddings, train.inputs, columns)
 
 
 def _class_mass(weights: Tensor, data: Datasets) -> list[float]:

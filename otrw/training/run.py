@@ -17,6 +17,7 @@ from otrw import distributed
 from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
+from otrw.errors import UserInterrupt
 from otrw.models.heads import Net
 from otrw.training import checkpoints
 from otrw.training.agreement import check_same, check_same_settings
@@ -28,6 +29,7 @@ from otrw.training.provenance import identity, stage1_as_trained
 from otrw.training.result import make_result
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
+from otrw.training.threads import set_threads
 from otrw.training.weighting import Weighting
 
 
@@ -52,6 +54,7 @@ def run(
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
     then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
     """
+    threads = set_threads(config.model.name, config.run.threads)
     accelerator = start_accelerator(config.run)
     check_same_settings(config)
     data = distributed.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
@@ -61,6 +64,7 @@ def run(
     with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
         folder = distributed.on_main(lambda: open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
+        progress.say(f"{threads.number} thread{'s' if threads.number > 1 else ''} a process ({threads.reason})")
         if stage1_line:
             progress.say(stage1_line)
         later: tuple[Variant, ...] = tuple(variant for variant in config.variants if variant != "stage1")
@@ -80,6 +84,8 @@ def run(
                 continue
             try:
                 results[variant] = _train_variant(session, net)
+            except KeyboardInterrupt:
+                raise UserInterrupt(folder) from None
             finally:
                 session.journal.close()
             distributed.barrier()
