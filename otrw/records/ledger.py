@@ -200,9 +200,16 @@ def environment(**facts: object) -> dict:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": versions,
-        "command": sys.argv,
+        "command": [_called(Path(sys.argv[0])), *sys.argv[1:]],
         **facts,
     }
+
+
+def _called(path: Path) -> str:
+    """How the command was called, without the folder that the package happens to lie in."""
+    if path.name == "__main__.py":
+        return "-m otrw"
+    return "/".join(path.parts[-2:])  # such as launch/train.py
 
 
 def result_files(root: Path) -> list[Path]:
