@@ -36,10 +36,11 @@ def print_result(
         console: where to.
         runs: folder and results of each seed's run; all have the same variants.
         show_classes: add a table of the error by class.
-        next_commands: (what it shows, the command as typed).
+        next_commands: (a word on what it shows, the command as typed).
     """
     console.print()
     console.print(_error_table([results for _, results in runs]))
+    console.print()
     for line in verdict([results for _, results in runs]):
         console.print(line, highlight=False)
     if show_classes:
@@ -51,8 +52,8 @@ def print_result(
         console.print(f"  {folder}", highlight=False, soft_wrap=True)
     if next_commands:
         console.print("Next")
-    for purpose, command in next_commands:
-        console.print(f"  {command}  # {purpose}", highlight=False, soft_wrap=True, markup=False)
+    for label, command in next_commands:
+        console.print(f"  {label:<7} {command}", highlight=False, soft_wrap=True, markup=False)
 
 
 def verdict(seeds: Sequence[Results]) -> list[str]:
@@ -105,7 +106,7 @@ def _one_seed(results: Results, competing: Sequence[str]) -> list[str]:
 
 def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list[str]:
     control = next((variant for variant in CONTROLS if variant in competing), competing[0])
-    lines = [f"Points of error against {TITLES[control]}, paired over {len(seeds)} seeds (95 % interval):"]
+    lines = [f"Difference to {TITLES[control]} (paired, {len(seeds)} seeds, 95 % interval):"]
     errors = {variant: {i: results[variant]["test"]["error"] for i, results in enumerate(seeds)} for variant in competing}
     for variant in competing:
         difference = paired_difference(errors[variant], errors[control])
@@ -154,7 +155,9 @@ def _class_tables(seeds: Sequence[Results]) -> list[Table]:
 
 
 def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    return Table(
+        title=title, title_justify="left", title_style="", header_style="", box=None, padding=(0, 2, 0, 0), pad_edge=False
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

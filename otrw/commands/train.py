@@ -88,18 +88,18 @@ def _as_begun(config: Config) -> Config:
 
 
 def _next_commands(folders: Sequence[Path], settings: Sequence[str]) -> list[tuple[str, str]]:
-    """The most useful commands after a run: (what it shows, the command)."""
+    """The most useful commands after a run: (a word on what it shows, the command)."""
     names = [str(folder) for folder in folders]
     watched = names[0] if len(names) == 1 else str(folders[0].parent)
     if len(names) > 1:
-        third = ("beside other records", command_line("table", names))
+        third = ("table", command_line("table", names))
     elif _only(settings, "--run.resume"):
-        third = ("more seeds", train_command(["--seeds", "3", "--config", str(folders[0] / "config.yaml")]))
+        third = ("seeds", train_command(["--seeds", "3", "--config", str(folders[0] / "config.yaml")]))
     else:
-        third = ("more seeds", train_command(["--seeds", "3", *_without(settings, "--run.name")]))
+        third = ("seeds", train_command(["--seeds", "3", *_without(settings, "--run.name")]))
     return [
-        ("a page: weights, suspects, classes", command_line("report", names)),
-        ("curves and pictures", shlex.join(["tensorboard", "--logdir", watched])),
+        ("page", command_line("report", names)),
+        ("curves", shlex.join(["tensorboard", "--logdir", watched])),
         third,
     ]
 
@@ -128,7 +128,7 @@ def _help(section: str, settings: Sequence[str]) -> str:
     script = train.removeprefix("python ")
     return f"""{__doc__}
 
-Usage: {train} [--config PRESET_OR_FILE] [--SECTION.KEY VALUE ...]
+Usage: {train} [OPTIONS] [--SECTION.KEY VALUE ...]
 
   {train}
       scikit-learn's digits, {SEEDS_OF_THE_EXAMPLE} seeds; no download, no GPU
@@ -143,7 +143,7 @@ Usage: {train} [--config PRESET_OR_FILE] [--SECTION.KEY VALUE ...]
   --seeds N                one run a seed, from run.seed on; mean and differences
   --show-classes           add the error by class to the table at the end
   --print_config           every setting as YAML, and no training
-  --help [SECTION | KEY]   this, or a section in full: {train} --help ot
+  --help [SECTION | KEY]   this, or a section in full, such as --help ot
 
 Settings, with the values that hold {"for " + " ".join(configs[1::2]) if configs else "when none is given"}
 
