@@ -1,5 +1,7 @@
 """The exceptions that a command turns into one line: what the user can mend, and training that diverged."""
 
+MOST_SHOWN = 160
+
 
 class UserError(ValueError):
     """Bad input. The message is one line: what, its value, the rule, the remedy. Scripts print it and exit with 2."""
@@ -12,4 +14,13 @@ class NonFiniteError(RuntimeError):
 def check(condition: bool, key: str, value: object, rule: str, remedy: str = "") -> None:
     """Raise ``UserError("<key> must <rule>, got <value>; <remedy>")`` unless the condition holds."""
     if not condition:
-        raise UserError(f"{key} must {rule}, got {value!r}" + (f"; {remedy}" if remedy else ""))
+        raise UserError(f"{key} must {rule}, got {shown(value)}" + (f"; {remedy}" if remedy else ""))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr, on one line of at most `MOST_SHOWN` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 20]}... ({len(text)} characters)"
