@@ -24,3 +24,8 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 20]}... ({len(text)} characters)"
+
+
+def first_line(error: Exception) -> str:
+    """What another library says went wrong, as far as it fits into a message."""
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
