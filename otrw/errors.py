@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+MOST_SHOWN = 160
+
 
 class UserError(ValueError):
     """Bad input. The message is one line: what, its value, the rule, the remedy. Scripts print it and exit with 2."""
@@ -29,4 +31,18 @@ class UserInterrupt(KeyboardInterrupt):
 def check(condition: bool, key: str, value: object, rule: str, remedy: str = "") -> None:
     """Raise ``UserError("<key> must <rule>, got <value>; <remedy>")`` unless the condition holds."""
     if not condition:
-        raise UserError(f"{key} must {rule}, got {value!r}" + (f"; {remedy}" if remedy else ""))
+        raise UserError(f"{key} must {rule}, got {shown(value)}" + (f"; {remedy}" if remedy else ""))
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr, on one line of at most `MOST_SHOWN` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 20]}... ({len(text)} characters)"
+
+
+def first_line(error: Exception) -> str:
+    """What another library says went wrong, as far as it fits into a message."""
+    return (str(error) or type(error).__name__).splitlines()[0][:120]

@@ -25,7 +25,7 @@ def with_variant_list(arguments: Sequence[str]) -> list[str]:
     while waiting:
         piece = waiting.pop(0)
         key, separator, value = piece.partition("=")
-        if key != "--variants":
+        if key not in ("--variants", "--rows"):  # the earlier name
             result.append(piece)
             continue
         values = [value] if separator else []

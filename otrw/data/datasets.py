@@ -12,7 +12,8 @@ from otrw.data.augment import Augmentation, augmented
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
 from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
-from otrw.data.sources import RawData, load_source
+from otrw.data.raw import RawData
+from otrw.data.sources import load_source
 from otrw.errors import UserError
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from otrw.config import DataConfig
-from otrw.data import sources
+from otrw.data import parquet
 from otrw.data.datasets import make_datasets
 from otrw.data.sources import load_digits, load_source
 from otrw.errors import UserError
@@ -97,8 +97,8 @@ def load(root, source="cifar10", layout="auto", cache=""):
 @pytest.fixture
 def count_decoded(monkeypatch):
     decoded = []
-    original = sources._decode_image
-    monkeypatch.setattr(sources, "_decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
+    original = parquet._decode_image
+    monkeypatch.setattr(parquet, "_decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
     return decoded
 
 
@@ -338,9 +338,9 @@ def test_real_cifar100_is_balanced_and_its_coarse_classes_hold_five_fine_ones():
     groups[fine] = coarse
     np.testing.assert_array_equal(groups[fine], coarse)
     assert np.bincount(groups).tolist() == [5] * 20
-    class_names, group_names = sources._label_names(names[-1])
+    class_names, group_names = parquet._label_names(names[-1])
     assert (len(class_names), len(group_names)) == (100, 20)
     assert class_names[0] == "apple"
     first = pyarrow.parquet.ParquetFile(names[0]).iter_batches(batch_size=4, columns=["img"])
     for row, cell in enumerate(next(first)["img"].to_pylist()):
-        assert sources._decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)
+        assert parquet._decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)

@@ -58,7 +58,7 @@ def test_what_is_no_space_is_refused_in_one_line(content, message):
         ({"ot.epsilon": {"uniform": [-0.1, 1]}}, "space ot.epsilon: ot.epsilon must be > 0, got -0.1"),
         ({"ot.mixing": {"uniform": [0.5, 1.5]}}, "space ot.mixing: ot.mixing must be in [0, 1], got 1.5"),
         ({"ot.weights": {"choice": ["semi_relaxed", "magic"]}}, "'magic'"),
-        ({"ot.num_steps": {"uniform": [1.5, 3.5]}}, "ot.num_steps must be of type int"),
+        ({"ot.num_steps": {"uniform": [1.5, 3.5]}}, "ot.num_steps must be a whole number"),
         ({"stage2.rounds": {"randint": [0, 3]}}, "stage2.rounds must be >= 1, got 0"),
     ],
 )
