@@ -38,7 +38,7 @@ class Range(NamedTuple):
 
 SHARE = Range(0, 1)
 BELOW_ONE = Range(0, 1, is_open_high=True)
-RATE = Range(0, 1e6, is_open_low=True)
+RATE = Range(0, 1e30, is_open_low=True)
 FACTOR = Range(0, 1e6)
 COUNT = Range(1, MOST)
 SEED = Range(0, MOST_SEED)
