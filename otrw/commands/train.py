@@ -140,7 +140,7 @@ Usage: {train} [OPTIONS] [--SECTION.KEY VALUE ...]
   accelerate launch {script} --config cifar100_lt
       on all GPUs of this machine
 
-  --config PRESET_OR_FILE  a preset's name or a YAML file; may come several times
+  --config PRESET_OR_FILE  a preset's name or a YAML file; can be repeated
   --seeds N                one run a seed, from run.seed on; mean and differences
   --show-classes           add the error by class to the table at the end
   --print_config           every setting as YAML, and no training

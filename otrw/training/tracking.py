@@ -157,7 +157,7 @@ class Journal:
         """Confusion matrix as a picture, PR curves, hparams and the test images in the projector; then close."""
         if not self._writer:
             return
-        self._writer.add_image("test/confusion", confusion_picture(confusion, class_names), self.num_lines)
+        self._writer.add_image("view/confusion", confusion_picture(confusion, class_names), self.num_lines)
         for label, name in list(enumerate(class_names))[:10]:
             self._writer.add_pr_curve(f"test/class_{label}_{name}", labels == label, probabilities[:, label], self.num_lines)
         n = min(len(images), len(labels))
@@ -192,8 +192,10 @@ class Journal:
 
         assert self._writer is not None
         run, variant = self.folder.parent.name, self.folder.name
-        named: dict[str, object] = {key: value for key, value in hyper_parameters.items() if key != "row"}
-        named = {"variant": variant, "run": run} | named
+        others = {key: value for key, value in hyper_parameters.items() if key not in ("row", "seed")}
+        named: dict[str, object] = {"Run": run, "Variant": variant} | others  # the table shows the first five, capitals first
+        if "seed" in hyper_parameters:
+            named["Seed"] = hyper_parameters["seed"]
         plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in named.items()}
         event_file = self._writer._get_file_writer()
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
