@@ -124,7 +124,7 @@ class Journal:
         """Embeddings of a set in the projector, with a thumbnail and several facts a sample to colour by.
 
         Args:
-            name: of the set.
+            name: of the set; the projector opens on the first in alphabetical order, so train comes before unseen_test.
             embeddings: (n, D); at most `NUM_PROJECTED`, evenly spaced, are kept.
             images: (n, H, W, C) uint8.
             columns: {name: n values}, such as class and weight; the first labels the points.
@@ -163,11 +163,11 @@ class Journal:
         n = min(len(images), len(labels))
         predicted = probabilities.argmax(1)
         facts = {
-            "class": [class_names[label] for label in labels[:n].tolist()],
-            "predicted": [class_names[label] for label in predicted[:n].tolist()],
+            "class": [in_words(class_names[label]) for label in labels[:n].tolist()],
+            "predicted": [in_words(class_names[label]) for label in predicted[:n].tolist()],
             "is_right": ["right" if right else "wrong" for right in (predicted == labels)[:n].tolist()],
         }
-        self.project("test", embeddings[:n], images[:n], facts)
+        self.project("unseen_test", embeddings[:n], images[:n], facts)
         self._write_final(metrics, hyper_parameters)
         self._writer.close()
 
@@ -205,6 +205,11 @@ class Journal:
                 data.session_start_info.group_name = f"{variant} {run}"  # else the table names rows by cut paths
                 plugin.content = data.SerializeToString()
             event_file.add_summary(summary)  # add_hparams would open a second run
+
+
+def in_words(class_name: str) -> str:
+    """A class name that the projector does not take for a number, which it would colour by a gradient."""
+    return f"class {class_name}" if class_name.isdigit() else class_name
 
 
 def _flat(line: dict, prefix: str = "") -> list[tuple[str, float]]:

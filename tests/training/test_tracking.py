@@ -1,6 +1,7 @@
 """What TensorBoard gets, read back from its event files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from otrw.config.command_line import parse_config
 from otrw.config.variants import TITLES, variant_config
 from otrw.training.pictures import COLUMNS, TILE, confusion_picture, suspects_picture
 from otrw.training.run_text import run_text
-from otrw.training.tracking import NUM_PROJECTED, NUM_SUSPECTS, Journal
+from otrw.training.tracking import NUM_PROJECTED, NUM_SUSPECTS, Journal, in_words
 
 NAMES = ("cat", "dog", "toad")
 N = 40
@@ -177,9 +178,14 @@ def test_the_projector_has_facts_to_colour_by_and_no_more_samples_than_it_can_sh
     assert lines[-1].split("\t") == [NAMES[(n - 1) % 3], str((n - 1) / n)]
     assert len((metadata.parent / "tensors.tsv").read_text().splitlines()) == NUM_PROJECTED
     config = (folder / "projector_config.pbtxt").read_text()
-    assert config.index("train") < config.index("test")  # it opens on the first
-    (test,) = folder.glob("*/test/metadata.tsv")
+    names = re.findall(r'tensor_name: "([^"]+)"', config)
+    assert min(names).startswith("train")  # it opens on the first by name
+    (test,) = folder.glob("*/unseen_test/metadata.tsv")
     assert test.read_text().splitlines()[:2] == ["class\tpredicted\tis_right", "cat\tcat\tright"]
+
+
+def test_classes_that_are_numbers_become_words():
+    assert [in_words(name) for name in ("7", "cat", "class 7")] == ["class 7", "cat", "class 7"]
 
 
 def test_the_text_of_a_run_says_what_was_trained_on_what_and_how_it_ended(tmp_path):
