@@ -139,8 +139,8 @@ Usage: {train} [OPTIONS] [--SECTION.KEY VALUE ...]
   accelerate launch {script} --config cifar100_lt
       on all GPUs of this machine
 
-  --config PRESET_OR_FILE  a preset's name or a YAML file; several are merged
-  --seeds N                one run a seed, from run.seed on; mean and differences
+  --config PRESET_OR_FILE  a preset's name or a YAML file; can be repeated
+  --seeds N                one run a seed, from run.seed on; then means
   --show-classes           add the error by class to the table at the end
   --print_config           every setting as YAML, and no training
   --help [SECTION | KEY]   this, or a section in full, such as --help ot

@@ -124,7 +124,7 @@ class Journal:
         """Embeddings of a set in the projector, with a thumbnail and several facts a sample to colour by.
 
         Args:
-            name: of the set.
+            name: of the set; the projector opens on the first in alphabetical order, so train comes before unseen_test.
             embeddings: (n, D); at most `NUM_PROJECTED`, evenly spaced, are kept.
             images: (n, H, W, C) uint8.
             columns: {name: n values}, such as class and weight; the first labels the points.
@@ -157,17 +157,17 @@ class Journal:
         """Confusion matrix as a picture, PR curves, hparams and the test images in the projector; then close."""
         if not self._writer:
             return
-        self._writer.add_image("test/confusion", confusion_picture(confusion, class_names), self.num_lines)
+        self._writer.add_image("view/confusion", confusion_picture(confusion, class_names), self.num_lines)
         for label, name in list(enumerate(class_names))[:10]:
             self._writer.add_pr_curve(f"test/class_{label}_{name}", labels == label, probabilities[:, label], self.num_lines)
         n = min(len(images), len(labels))
         predicted = probabilities.argmax(1)
         facts = {
-            "class": [class_names[label] for label in labels[:n].tolist()],
-            "predicted": [class_names[label] for label in predicted[:n].tolist()],
+            "class": [in_words(class_names[label]) for label in labels[:n].tolist()],
+            "predicted": [in_words(class_names[label]) for label in predicted[:n].tolist()],
             "is_right": ["right" if right else "wrong" for right in (predicted == labels)[:n].tolist()],
         }
-        self.project("test", embeddings[:n], images[:n], facts)
+        self.project("unseen_test", embeddings[:n], images[:n], facts)
         self._write_final(metrics, hyper_parameters)
         self._writer.close()
 
@@ -192,8 +192,10 @@ class Journal:
 
         assert self._writer is not None
         run, variant = self.folder.parent.name, self.folder.name
-        named: dict[str, object] = {key: value for key, value in hyper_parameters.items() if key != "row"}
-        named = {"variant": variant, "run": run} | named
+        others = {key: value for key, value in hyper_parameters.items() if key not in ("row", "seed")}
+        named: dict[str, object] = {"Run": run, "Variant": variant} | others  # the table shows the first five, capitals first
+        if "seed" in hyper_parameters:
+            named["Seed"] = hyper_parameters["seed"]
         plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in named.items()}
         event_file = self._writer._get_file_writer()
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
@@ -203,6 +205,11 @@ class Journal:
                 data.session_start_info.group_name = f"{variant} {run}"  # else the table names rows by cut paths
                 plugin.content = data.SerializeToString()
             event_file.add_summary(summary)  # add_hparams would open a second run
+
+
+def in_words(class_name: str) -> str:
+    """A class name that the projector does not take for a number, which it would colour by a gradient."""
+    return f"class {class_name}" if class_name.isdigit() else class_name
 
 
 def _flat(line: dict, prefix: str = "") -> list[tuple[str, float]]:
