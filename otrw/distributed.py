@@ -6,6 +6,7 @@ process's own value, "replicated" is the same on all.
 
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -148,6 +149,19 @@ def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
+
+
+def exit_together() -> None:
+    """End a program whose work is done, with code 0, on several processes at once; returns where there is only one.
+
+    Taking a gloo group apart now and then aborts the process (SIGABRT) although everything is written. So the processes wait
+    for each other and leave without it: the operating system closes the connections.
+    """
+    if world_size() > 1:
+        dist.barrier()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def shut_down() -> None:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         runs = [(result.folder, result.variants) for result in results]
         commands = _next_commands([folder for folder, _ in runs], settings)
         print_result(console, runs, show_classes=options.show_classes, next_commands=commands)
-    distributed.shut_down()
+    distributed.exit_together()
 
 
 def _train_seeds(config: Config, num_seeds: int, settings: Sequence[str], console: Console | None) -> list[RunResult]:
