@@ -83,8 +83,9 @@ def _write_record(
             "true_label": train.true_labels,
             "weight": weighting.weights.float(),
         }
-        if weighting.targets.dim() == 2:
-            columns["target_label"] = weighting.targets.argmax(1)
+        suggested = weighting.suggested_labels()
+        if suggested is not None:  # the plan's own: in the blended target the given label nearly always leads
+            columns["target_label"] = suggested
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
     facts = net_facts(config, data, session.accelerator.mixed_precision)
     checkpoints.save_model(folder / "model.safetensors", net, facts)
@@ -120,9 +121,9 @@ def _show_training_samples(session: Session, net: Net, weighting: Weighting | No
     if weighting is None or not config.run.tensorboard:
         return
     local, embeddings = embed(session, net, train, image_views(session).transform)
-    suggested = distributed.gather_by_index(local.index, local.probabilities, len(train)).argmax(1)
-    if weighting.targets.dim() == 2:
-        suggested = weighting.targets.argmax(1)
+    predicted = distributed.gather_by_index(local.index, local.probabilities, len(train)).argmax(1)
+    transported = weighting.suggested_labels()
+    suggested = predicted if transported is None else transported
     weights = weighting.weights.float()
     session.journal.suspects(train.inputs, train.labels, suggested, weights, class_names)
     columns = {

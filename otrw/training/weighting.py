@@ -144,6 +144,12 @@ class Weighting:
             figures["wrong_label_auroc"] = self._auroc_within_classes(wrong)
         return figures
 
+    def suggested_labels(self) -> Tensor | None:
+        """(N,) labels that the transport plan holds most probable; None where no labels are transported."""
+        if self.reweighter is None or self.reweighter.label_targets is None:
+            return None
+        return self.reweighter.label_targets.argmax(1)
+
     def movement(self) -> dict:
         """How far "sgd" moved the weights from where it started: of samples, and the mean weight of each class."""
         if self.reweighter is None or self.config.ot.weights != "sgd":

@@ -77,7 +77,10 @@ def test_a_process_with_another_seed_is_refused_before_the_first_step(tmp_path):
         check=False,
     )
     assert done.returncode != 0
-    assert done.stderr.count("run.seed must be the same on every process, got 0 on process 0 and 7 on process 1") == 1
+    message = "error: run.seed must be the same on every process, got 0 on process 0 and 7 on process 1"
+    assert done.stderr.startswith(message)
+    before_the_launchers_report = done.stderr.partition("ChildFailedError")[0]  # which ends with the message once more
+    assert before_the_launchers_report.count(message) == 1
     assert not (tmp_path / "runs").exists()
 
 
