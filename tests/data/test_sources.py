@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from otrw.config import DataConfig
+from otrw.data import images as image_files
 from otrw.data import parquet
 from otrw.data.datasets import make_datasets
 from otrw.data.sources import load_digits, load_source
@@ -97,8 +98,8 @@ def load(root, source="cifar10", layout="auto", cache=""):
 @pytest.fixture
 def count_decoded(monkeypatch):
     decoded = []
-    original = parquet._decode_image
-    monkeypatch.setattr(parquet, "_decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
+    original = parquet.decode_image
+    monkeypatch.setattr(parquet, "decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
     return decoded
 
 
@@ -148,10 +149,10 @@ def test_cifar100_layout_gives_coarse_labels_as_groups_of_classes(tmp_path):
 
 
 def test_columns_named_image_and_label_are_read_too(tmp_path):
-    images = random_images(6, 0)
-    for part in ("train", "test"):
-        write_table(tmp_path / "cifar10" / f"{part}-0.parquet", {"image": image_cells(images), "label": list(range(6))})
-    np.testing.assert_array_equal(load(tmp_path).train_images, images)
+    images = {"train": random_images(6, 0), "test": random_images(6, 1)}
+    for part, cells in images.items():
+        write_table(tmp_path / "cifar10" / f"{part}-0.parquet", {"image": image_cells(cells), "label": list(range(6))})
+    np.testing.assert_array_equal(load(tmp_path).train_images, images["train"])
 
 
 def test_the_second_start_decodes_nothing(tmp_path, count_decoded):
@@ -267,8 +268,8 @@ def test_wrong_columns_are_named(tmp_path):
         {"img": image_cells(random_images(1, 0)), "label": pyarrow.array([None], pyarrow.int64())},
         {"img": pyarrow.array([], pyarrow.struct({"bytes": pyarrow.binary()})), "label": pyarrow.array([], "int64")},
         {
-            "img": [*image_cells(random_images(1, 0)), *image_cells(random_images(1, 0, size=5))],
-            "label": [0, 1],
+            "img": [*image_cells(random_images(5, 0)), *image_cells(random_images(1, 0, size=5))],
+            "label": list(range(6)),
         },
     ],
     ids=["image not a struct", "no bytes", "label not a number", "label missing", "no rows", "sizes differ"],
@@ -343,4 +344,4 @@ def test_real_cifar100_is_balanced_and_its_coarse_classes_hold_five_fine_ones():
     assert class_names[0] == "apple"
     first = pyarrow.parquet.ParquetFile(names[0]).iter_batches(batch_size=4, columns=["img"])
     for row, cell in enumerate(next(first)["img"].to_pylist()):
-        assert parquet._decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)
+        assert image_files.decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)
