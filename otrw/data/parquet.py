@@ -253,7 +253,7 @@ def _label_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if text is None:
         return (), ()
     try:
-        features = json.loads(text).get("info", {}).get("features", {})
+        features = dict(json.loads(text).get("info", {}).get("features", {}))
         found = []
         for columns in FEATURES_OF.values():
             described: dict = next((features[column] for column in columns if column in features), {})
