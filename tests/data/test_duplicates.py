@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_sources import cifar_folder, image_cells, load, write_table
+from made_parquet import cifar_folder, image_cells, load, write_table
 
 from otrw.config import DataConfig
 from otrw.data.datasets import make_datasets

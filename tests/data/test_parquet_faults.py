@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
-from test_sources import (
+from made_parquet import (
     COARSE_OF_FINE,
     FINE_NAMES,
     LABELS,
@@ -19,6 +18,7 @@ from test_sources import (
     write_cifar100,
     write_table,
 )
+from PIL import Image
 
 from otrw.data import parquet
 from otrw.data.images import MOST_PIXELS
