@@ -27,7 +27,7 @@ def decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
     Raises:
         UserError: for what is no whole image of `FORMATS` and `MODES`, or has more than `MOST_PIXELS` pixels.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data or b""), formats=_formats()) as image:
@@ -37,6 +37,8 @@ def decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
             if image.mode not in MODES:
                 raise ValueError(f"mode {image.mode}, must be one of {', '.join(MODES)}")
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: the image in row {row} must be one of {', '.join(FORMATS)}; copy the file again") from None
     except Exception as error:  # decoders raise many kinds for bytes that are no image
         raise UserError(
             f"{path}: the image in row {row} cannot be decoded ({first_line(error)}); copy the file again"

@@ -100,26 +100,26 @@ def _decode_files(files: Files, num_classes: int, num_groups: int) -> dict[str, 
         warnings.simplefilter("error")  # what Pillow only warns of, such as data that end early, makes other pixels
         shape = None
         for part, paths in files.items():
-            arrays[f"{part}_images"] = _decode_part(paths, shape)
+            arrays[f"{part}_images"] = _decode_part(paths, [len(columns["labels"]) for columns in labels[part]], shape)
             shape = arrays[f"{part}_images"].shape[1:]
     return arrays | {f"{part}_hashes": image_hashes(arrays[f"{part}_images"]) for part in files}
 
 
-def _decode_part(paths: list[Path], shape: tuple[int, ...] | None) -> np.ndarray:
+def _decode_part(paths: list[Path], num_labels: list[int], shape: tuple[int, ...] | None) -> np.ndarray:
     images: list[np.ndarray] = []
-    num_rows = sum(_num_rows(path) for path in paths)
-    for path in paths:
-        for row, cell in enumerate(_read_images(path)):
+    for path, expected in zip(paths, num_labels, strict=True):
+        cells = _read_images(path)
+        if len(cells) != expected:
+            raise UserError(f"{path} is not a whole Parquet file ({len(cells)} images, {expected} labels); copy it again")
+        for row, cell in enumerate(cells):
             image = decode_image(cell, path, row)
             shape = shape or image.shape
             if image.shape != shape:
                 raise UserError(
                     f"{path}: all images must have one size, got {image.shape} and {shape} in row {row}; resize them"
                 )
-            if not images and num_rows * image.nbytes > MOST_BYTES:
-                raise UserError(
-                    f"{path}: {num_rows} images of {image.shape} must fit into {MOST_BYTES // 2**30} GiB; make them smaller"
-                )
+            if not images and sum(num_labels) * image.nbytes > MOST_BYTES:
+                raise UserError(f"{path}: {sum(num_labels)} images of {image.shape} must fit into {MOST_BYTES // 2**30} GiB")
             images.append(image)
     return np.stack(images)
 
@@ -198,6 +198,14 @@ def _read_images(path: Path) -> list[bytes | None]:
     return [cell and cell["bytes"] for cell in _read(path, [column])[column].to_pylist()]
 
 
+def _check_whole(table: Any, path: Path, num_rows: int) -> None:
+    """Refuse a table of another length than the file says: damage can make columns end early, without an error."""
+    lengths = {table.num_rows, num_rows, *(len(column) for column in table.columns)}
+    if len(lengths) > 1:
+        raise UserError(f"{path} is not a whole Parquet file (columns of {sorted(lengths)} rows); copy it again")
+    table.validate(full=True)
+
+
 def _is_binary(kind: Any) -> bool:
     import pyarrow
 
@@ -213,12 +221,13 @@ def _schema(path: Path) -> Any:
     return _open(path, lambda file: file.schema_arrow)
 
 
-def _num_rows(path: Path) -> int:
-    return _open(path, lambda file: file.metadata.num_rows)
-
-
 def _read(path: Path, columns: list[str]) -> Any:
-    return _open(path, lambda file: file.read(columns=columns, use_threads=False))
+    def read(file: Any) -> Any:
+        table = file.read(columns=columns, use_threads=False)
+        _check_whole(table, path, file.metadata.num_rows)
+        return table
+
+    return _open(path, read)
 
 
 def _open(path: Path, action: Any) -> Any:
