@@ -1,4 +1,6 @@
-"""The exceptions that a command turns into one line: what the user can mend, and training that diverged."""
+"""The exceptions that a command turns into one line: what the user can mend, training that diverged, and Ctrl-C."""
+
+from pathlib import Path
 
 MOST_SHOWN = 160
 
@@ -9,6 +11,21 @@ class UserError(ValueError):
 
 class NonFiniteError(RuntimeError):
     """The loss or the weights are not finite any more; the last checkpoint is intact. Scripts print it and exit with 1."""
+
+
+class UserInterrupt(KeyboardInterrupt):
+    """Ctrl-C in a run that can go on."""
+
+    def __init__(self, folder: Path | None = None, command: str = "") -> None:
+        """Say how to go on.
+
+        Args:
+            folder: of the run; the script makes the command from it.
+            command: the whole command, where resuming the folder is not all there is to do.
+        """
+        super().__init__()
+        self.folder = folder
+        self.command = command
 
 
 def check(condition: bool, key: str, value: object, rule: str, remedy: str = "") -> None:

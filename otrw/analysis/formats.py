@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from otrw.analysis.table import METRICS, Block, Cell, Compared, Line
+from otrw.config import flatten
 from otrw.records.experiments import Experiment
-from otrw.records.fingerprint import flatten
 
 MISSING = "-"
 STYLE = """
@@ -56,23 +56,35 @@ def sheet(block: Block) -> Sheet:
     rows = []
     for line in block.lines:
         if line.differences:
-            letters.setdefault(line.differences, chr(ord("a") + len(letters)))
+            letters.setdefault(line.differences, _letters(len(letters)))
         rows.append(
             Row(
-                line.group,
-                line.name,
+                one_line(line.group),
+                one_line(line.name),
                 letters.get(line.differences, ""),
-                line.net or MISSING,
-                (line.epochs or MISSING) + (" short" if line.short else ""),
+                one_line(line.net) or MISSING,
+                (one_line(line.epochs) or MISSING) + (" short" if line.short else ""),
                 _seeds(block, line),
                 tuple(_cell(line.cells.get(factor)) for factor in block.factors),
             )
         )
     short = {line.differences for line in block.lines if line.short}
     notes = [f"{letter}: {'short run; ' if lines in short else ''}{'; '.join(lines)}" for lines, letter in letters.items()]
-    notes += [_compared(compared) for compared in block.compared]
+    notes += [*(_compared(compared) for compared in block.compared), *block.notes]
     caption = f"{METRICS[block.metric].capitalize()} in %, by imbalance factor"
-    return Sheet(block.title, caption, tuple(f"{factor:g}" for factor in block.factors), tuple(rows), tuple(notes))
+    factors = tuple(f"{factor:g}" for factor in block.factors)
+    return Sheet(one_line(block.title), caption, factors, tuple(rows), tuple(map(one_line, notes)))
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters, which would end a row or steer a terminal."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def _letters(number: int) -> str:
+    """a to z, then aa, ab and so on."""
+    before = "" if number < 26 else _letters(number // 26 - 1)
+    return before + chr(ord("a") + number % 26)
 
 
 def legend(blocks: Sequence[Block]) -> list[str]:
@@ -134,7 +146,7 @@ def markdown(blocks: Sequence[Block]) -> str:
                 name = _markdown(row.name) + (f" <sup>{row.marks}</sup>" if row.marks else "")
                 cells = [f"**{text}**" if best else text for text, best in row.cells]
                 group_cell = _markdown(row.group) if place == 0 else ""
-                lines.append(_piped([group_cell, name, *cells, row.seeds, row.epochs, _markdown(row.net)]))
+                lines.append(_piped([group_cell, name, *cells, row.seeds, _markdown(row.epochs), _markdown(row.net)]))
         lines.append("")
         for note in words.notes:
             lines += [_markdown(note), ""]
@@ -295,7 +307,7 @@ def _piped(cells: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    for character in "\\|*<`":
+    for character in "\\|*<`[]":
         text = text.replace(character, f"\\{character}")
     return text
 
@@ -303,13 +315,23 @@ def _markdown(text: str) -> str:
 def _latex(text: str) -> str:
     special = {character: f"\\{character}" for character in "&%$#_{}"}
     special |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": "$<$", ">": "$>$"}
+    # brackets and stars after a line break would be its options
+    special |= {"|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}"}
     return "".join(special.get(character, character) for character in text)
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_csv_cell(column) for column in columns])
+    writer.writerows([_csv_cell(row.get(column, "")) for column in columns] for row in rows)
     return text.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\n")  # which the writer quotes
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\n")) else value

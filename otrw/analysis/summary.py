@@ -1,56 +1,173 @@
-"""Records as tables for people. No torch."""
+"""The end of a run for people, on one screen of 80 columns: errors, what they can tell apart, what to do next. No torch."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from otrw.analysis.statistics import mean_std, paired_difference
 from otrw.config.variants import TITLES
 
-MOST_CLASSES_SHOWN = 20
+CONTROLS = ("class_balanced_meta", "cross_entropy_meta", "class_balanced", "cross_entropy", "stage1")
+"""What other variants are held against: the first of these that was trained."""
+GROUPS = {"all": "error", "many": "many_error", "medium": "medium_error", "few": "few_error"}
+"""Column: key of a result's figures."""
+VARIANTS_A_TABLE = 6
+"""As many columns of the class table as 80 characters hold."""
+NORMAL_QUANTILE = 1.96
+"""Of 97.5 %: ends of a two-sided 95 % interval."""
+
+Results = Mapping[str, dict]
+"""{variant: its result.json} of one run."""
 
 
-def print_result(console: Console, folder: Path, variants: dict[str, dict]) -> None:
-    """The end of a run: error by variant, by group of classes and by class, and where everything is."""
+def print_result(
+    console: Console,
+    runs: Sequence[tuple[Path, Results]],
+    *,
+    show_classes: bool = False,
+    next_commands: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Print the end of a run, or of one run a seed.
+
+    Args:
+        console: where to.
+        runs: folder and results of each seed's run; all have the same variants.
+        show_classes: add a table of the error by class.
+        next_commands: (a word on what it shows, the command as typed).
+    """
     console.print()
-    console.print(_error_table(variants))
-    first = next(iter(variants.values()))
-    if len(first["class_names"]) <= MOST_CLASSES_SHOWN:
-        console.print(_class_table(variants))
-    for line in (
-        f"records      {folder}",
-        f"curves       tensorboard --logdir {folder.parent}",
-        "next         accelerate launch launch/train.py --help",
-    ):
-        console.print(line, highlight=False, soft_wrap=True)
+    console.print(_error_table([results for _, results in runs]))
+    console.print()
+    for line in verdict([results for _, results in runs]):
+        console.print(line, highlight=False)
+    if show_classes:
+        for table in _class_tables([results for _, results in runs]):
+            console.print(table)
+    console.print()
+    console.print("On disk, a folder a variant: result.json, metrics.jsonl, weights.parquet, model", highlight=False)
+    for folder, _ in runs:
+        console.print(f"  {folder}", highlight=False, soft_wrap=True)
+    if next_commands:
+        console.print("Next")
+    for label, command in next_commands:
+        console.print(f"  {label:<7} {command}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _error_table(variants: dict[str, dict]) -> Table:
-    any_row = next(iter(variants.values()))
-    title = f"Test error, % (last epoch; {any_row['dataset']}, imbalance {any_row['imbalance_factor']:g})"
-    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("", no_wrap=True)
-    for name in ("all", "many", "medium", "few"):
-        table.add_column(name, justify="right")
-    best = min(result["test"]["error"] for result in variants.values())
-    for variant, result in variants.items():
-        cells = [_percent(result["test"][key]) for key in ("error", "many_error", "medium_error", "few_error")]
-        table.add_row(TITLES[variant], *cells, style="bold" if result["test"]["error"] == best else "")
+def verdict(seeds: Sequence[Results]) -> list[str]:
+    """What the errors can tell apart, in sentences with their numbers.
+
+    One seed: by the binomial standard error of an error rate p over n test images, sqrt(p (1 - p) / n). Two independent
+    rates differ by less than 1.96 sqrt(2) of it in 95 of 100 repetitions; on the same images by less still, but the
+    spread over seeds is not in it. Several seeds: the paired difference to the control with its 95 % interval.
+
+    Args:
+        seeds: results of each seed's run.
+
+    Returns:
+        Lines of at most 80 columns.
+    """
+    competing = [variant for variant in seeds[0] if not is_oracle(variant)]
+    if len(competing) < 2:
+        return []
+    return _one_seed(seeds[0], competing) if len(seeds) == 1 else _against_control(seeds, competing)
+
+
+def is_oracle(variant: str) -> bool:
+    """Whether a variant knows which labels are wrong, so that it cannot be the best."""
+    return variant.startswith("oracle")
+
+
+def standard_error(error: float, num_samples: int) -> float:
+    """Binomial standard error of an error rate; both in percent."""
+    share = error / 100
+    return 100 * math.sqrt(share * (1 - share) / num_samples)
+
+
+def _one_seed(results: Results, competing: Sequence[str]) -> list[str]:
+    best = min(competing, key=lambda variant: results[variant]["test"]["error"])
+    error = results[best]["test"]["error"]
+    num_images = sum(map(sum, results[best]["confusion"]))
+    own = standard_error(error, num_images)
+    noise = NORMAL_QUANTILE * math.sqrt(2) * own
+    equal = [variant for variant in competing if variant != best and results[variant]["test"]["error"] - error <= noise]
+    lines = [
+        f"One seed, {num_images} test images: variants within {noise:.1f} points of each other are equal",
+        f"(the best has {error:.1f} with a standard error of {own:.1f}).",
+    ]
+    if equal:
+        lines[1] += f" So {TITLES[best]} is not told apart from:"
+        lines = lines if len(lines[1]) <= 80 else [*lines[:1], *lines[1].replace(". So", ".\nSo").split("\n")]
+        lines += [f"  {TITLES[variant]}" for variant in equal]
+    return lines
+
+
+def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list[str]:
+    control = next((variant for variant in CONTROLS if variant in competing), competing[0])
+    lines = [f"Difference to {TITLES[control]} (paired, {len(seeds)} seeds, 95 % interval):"]
+    errors = {variant: {i: results[variant]["test"]["error"] for i, results in enumerate(seeds)} for variant in competing}
+    for variant in competing:
+        difference = paired_difference(errors[variant], errors[control])
+        if variant == control or difference is None or difference.low is None or difference.high is None:
+            continue
+        word = "better" if difference.high < 0 else "worse" if difference.low > 0 else "not told apart"
+        interval = f"({difference.low:+.1f} to {difference.high:+.1f})"
+        lines.append(f"  {TITLES[variant]:<30} {difference.mean:+6.1f} {interval:<17} {word}")
+    return lines
+
+
+def _error_table(seeds: Sequence[Results]) -> Table:
+    first = next(iter(seeds[0].values()))
+    spread = f", mean (std) over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    title = f"Test error in %{spread}: {first['dataset']}, imbalance {first['imbalance_factor']:g}, last epoch"
+    table = _plain_table(title)
+    table.add_column("", overflow="fold")
+    for name in GROUPS:
+        table.add_column(name, justify="right", overflow="fold")
+    errors = {variant: mean_std([results[variant]["test"]["error"] for results in seeds])[0] for variant in seeds[0]}
+    best = min((error for variant, error in errors.items() if not is_oracle(variant)), default=None)
+    for variant, error in errors.items():
+        cells = [_mean_cell([results[variant]["test"][key] for results in seeds]) for key in GROUPS.values()]
+        style = "bold" if error == best and not is_oracle(variant) else ""
+        table.add_row(TITLES[variant], *cells, style=style)
     return table
 
 
-def _class_table(variants: dict[str, dict]) -> Table:
-    any_row = next(iter(variants.values()))
-    table = Table(title="Test error by class, %", title_justify="left", title_style="bold")
-    table.add_column("class", no_wrap=True, max_width=12)
-    table.add_column("images", justify="right")
-    for variant in variants:
-        table.add_column(variant.replace("_", " "), justify="right", max_width=9)
-    for label, name in enumerate(any_row["class_names"]):
-        cells = [_percent(result["test"]["class_error"][label]) for result in variants.values()]
-        table.add_row(name, str(any_row["true_sizes"][label]), *cells)
-    return table
+def _class_tables(seeds: Sequence[Results]) -> list[Table]:
+    """Error by class, a few variants a table, so that no header is cut."""
+    variants, tables = list(seeds[0]), []
+    first = seeds[0][variants[0]]
+    for start in range(0, len(variants), VARIANTS_A_TABLE):
+        table = _plain_table("Test error by class in %" + (", mean over seeds" if len(seeds) > 1 else ""))
+        table.add_column("class", overflow="fold", max_width=14)
+        table.add_column("images", justify="right", overflow="fold")
+        shown = variants[start : start + VARIANTS_A_TABLE]
+        for variant in shown:
+            table.add_column(variant.replace("_", " "), justify="right", overflow="fold", max_width=8)
+        for label, name in enumerate(first["class_names"]):
+            means = [_mean([results[variant]["test"]["class_error"][label] for results in seeds]) for variant in shown]
+            cells = ["-" if mean is None else f"{mean:.1f}" for mean in means]
+            table.add_row(name, str(first["true_sizes"][label]), *cells)
+        tables.append(table)
+    return tables
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _plain_table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="", header_style="", box=None, padding=(0, 2, 0, 0), pad_edge=False
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean_std(known)[0] if known else None
+
+
+def _mean_cell(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, std = mean_std(known)
+    return f"{mean:.1f}" if std is None else f"{mean:.1f} ({std:.1f})"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otrw.analysis.statistics import Difference, mean_std, paired_difference
-from otrw.config import Variant
+from otrw.config import DataConfig, Variant
 from otrw.config.variants import TITLES
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment, Setting, label
@@ -96,6 +96,8 @@ class Block(NamedTuple):
     factors: tuple[float, ...]
     lines: tuple[Line, ...]
     compared: tuple[Compared, ...]
+    notes: tuple[str, ...] = ()
+    """Why there are no values, where that is known."""
 
 
 def read_published(path: Path = PUBLISHED) -> list[Published]:
@@ -198,7 +200,26 @@ def _block(
         columns,
         tuple(_mark_best(lines, columns)),
         tuple(_compare(experiments, metric)),
+        tuple(_why_missing(experiments, metric)),
     )
+
+
+def _why_missing(experiments: Sequence[Experiment], metric: str) -> list[str]:
+    """A sentence where no class of these data is in the group that the metric is of."""
+    if metric not in ("many", "medium", "few") or not experiments:
+        return []
+    values = [metric_value(experiment.record.result, metric) for experiment in experiments]
+    groups = {_group(experiment, metric) for experiment in experiments}
+    sizes = [size for experiment in experiments for size in experiment.record.result.get("true_sizes") or ()]
+    if any(value is not None for value in values) or len(groups) > 1 or not sizes:
+        return []
+    return [f"No values: no class has {groups.pop()} training images; classes have {min(sizes):g} to {max(sizes):g}."]
+
+
+def _group(experiment: Experiment, metric: str) -> str:
+    defaults, data = DataConfig(), experiment.record.config["data"]
+    many, few = (data.get(key, getattr(defaults, key)) for key in ("many_above", "few_below"))
+    return {"many": f"more than {many}", "medium": f"{few} to {many}", "few": f"fewer than {few}"}[metric]
 
 
 def _published_lines(setting: Setting, published: Sequence[Published], everything: bool) -> list[Line]:
@@ -268,13 +289,16 @@ def _mark_best(lines: Iterable[Line], factors: Iterable[float]) -> list[Line]:
 
 
 def _compare(experiments: Sequence[Experiment], metric: str) -> list[Compared]:
-    """Each OT variant against its control, over the seeds of the runs that both are variants of."""
-    by_run: dict[tuple[str, str], Experiment] = {(e.record.path.parent.name, e.variant): e for e in experiments}
+    """Each OT variant against its control, over the seeds for which both stand on the same stage 1 and settings."""
+    controls: dict[tuple[str, str, str], list[Experiment]] = {}
+    for experiment in experiments:
+        controls.setdefault((experiment.preset, experiment.pair, experiment.variant), []).append(experiment)
     pairs: dict[tuple, dict[int, tuple[float, float]]] = {}
     for experiment in sorted(experiments, key=_experiment_order):
-        control = by_run.get((experiment.record.path.parent.name, CONTROL.get(experiment.variant, "")))
-        if control is None:
-            continue
+        found = controls.get((experiment.preset, experiment.pair, CONTROL.get(experiment.variant, "")), [])
+        if len(found) != 1:
+            continue  # none, or several that differ in their own weighting: which one is meant is not known
+        (control,) = found
         values = metric_value(experiment.record.result, metric), metric_value(control.record.result, metric)
         if values[0] is None or values[1] is None:
             continue
@@ -288,8 +312,8 @@ def _compare(experiments: Sequence[Experiment], metric: str) -> list[Compared]:
         )
         pairs.setdefault(key, {})[experiment.seed] = values[0], values[1]
     compared = []
-    for (preset, variant, control_variant, factor, *_), found in pairs.items():
-        left, right = ({seed: pair[side] for seed, pair in found.items()} for side in (0, 1))
+    for (preset, variant, control_variant, factor, *_), of_seed in pairs.items():
+        left, right = ({seed: pair[side] for seed, pair in of_seed.items()} for side in (0, 1))
         difference = paired_difference(left, right)
         if difference is not None and difference.num_pairs > 1:
             compared.append(Compared(preset, label(variant), label(control_variant), factor, difference))

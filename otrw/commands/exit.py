@@ -1,11 +1,14 @@
 """From an error to one line on standard error and an exit code."""
 
+import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
 
-from otrw.errors import NonFiniteError, UserError
+from otrw.commands.invocation import resume_command
+from otrw.errors import NonFiniteError, UserError, UserInterrupt
 
 
 def exit_with_message(action: Callable[[], object]) -> None:
@@ -23,8 +26,11 @@ def exit_with_message(action: Callable[[], object]) -> None:
         action()
     except UserError as error:
         _stop(f"error: {error}", 2)
+    except UserInterrupt as interrupt:
+        command = interrupt.command or (resume_command(interrupt.folder) if interrupt.folder else "")
+        _stop(f"interrupted; go on with: {command}" if command else "interrupted", 130)
     except KeyboardInterrupt:
-        _stop("interrupted; go on with --run.resume and the run's folder", 130)
+        _stop("interrupted", 130)
     except NonFiniteError as error:
         _stop(f"error: {error}", 1)
 
@@ -32,6 +38,18 @@ def exit_with_message(action: Callable[[], object]) -> None:
 def _stop(message: str, code: int) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         print(message, file=sys.stderr, flush=True)
+        _tell_launcher(message)
     else:
         time.sleep(2)  # a launcher ends all processes when the first is gone: let the one that prints be the first
     sys.exit(code)
+
+
+def _tell_launcher(message: str) -> None:
+    """Leave the message where torchrun looks for it: the report that it prints below then ends with it as the cause.
+
+    The format is that of torch.distributed.elastic.multiprocessing.errors.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            json.dump({"message": {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}}, file)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    experiments, problems = load_experiments(options.records or [RESULTS, Path("runs")], unique=False)
+    experiments, problems, _ = load_experiments(options.records or [Path("runs"), RESULTS], unique=False)
     experiments = [
         experiment for experiment in experiments if not options.dataset or experiment.setting.dataset in options.dataset
     ]
@@ -53,8 +53,17 @@ def main(arguments: Sequence[str]) -> None:
         folder=options.output,
         formats=tuple(options.format),
     )
+    num_written, left_out = 0, []
     for line in written:
-        print(line)
+        if isinstance(line, Path):
+            num_written += 1
+            print(line)
+        else:
+            left_out.append(line)
+    if not num_written:
+        raise UserError("; ".join(left_out) or "--figure none must come with --search or --benchmark, got nothing to draw")
+    for line in left_out:
+        print(line, file=sys.stderr)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     for run in options.runs:
         if not run.is_dir():
             raise UserError(f"runs must be folders of runs, got {str(run)!r}, which is none")
-    experiments, problems = load_experiments(options.runs, unique=False)
+    experiments, problems, _ = load_experiments(options.runs, unique=False)
     if not experiments:
         raise UserError("; ".join(problems) or f"runs must hold finished variants, got {str(options.runs[0])!r} with none")
     page, missing = make_page(experiments)

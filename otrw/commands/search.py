@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         found = run_search(plan.folder, plan.search, console, plan.address)
     except UserError:
-        if not (plan.folder / "stage1").exists():  # bad input leaves nothing behind
+        if plan.is_new and not (plan.folder / "stage1").exists():  # bad input leaves nothing behind
             shutil.rmtree(plan.folder)
         raise
     except KeyboardInterrupt:

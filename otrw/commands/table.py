@@ -5,7 +5,8 @@
     python analysis/make_table.py --format latex --output table.tex
     python analysis/make_table.py --write README.md                 # between its markers, committed records only
 
-A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote.
+A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote. Where a method and
+seed is there twice, it counts once: local runs win over committed ones, then the folder named first.
 """
 
 import argparse
@@ -32,9 +33,11 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
-    experiments, problems = load_experiments(options.records or default)
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    roots = options.records or default
+    loaded = load_experiments(sorted(roots, key=lambda root: root.resolve().is_relative_to(RESULTS.resolve())))
+    for line in (*loaded.problems, *(loaded.repeated if options.verbose else loaded.summary())):
+        print(line, file=sys.stderr)
+    experiments = loaded.experiments
     blocks = make_blocks(
         experiments,
         read_published(),
@@ -78,4 +81,5 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--against", choices=("paper", "published"), default="paper", help="published: all published rows")
     parser.add_argument("--output", type=Path, help="write to this file")
     parser.add_argument("--write", type=Path, metavar="README", help=f"write as Markdown between {BEGIN} and {END}")
+    parser.add_argument("--verbose", action="store_true", help="name every record that repeats another")
     return parser.parse_args(arguments)

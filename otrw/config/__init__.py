@@ -6,7 +6,7 @@ from otrw.config.optimization import LossConfig, LossName, OptimizerConfig
 from otrw.config.run import RunConfig
 from otrw.config.stages import Stage1Config, Stage2Config
 from otrw.config.transport import OTConfig
-from otrw.config.tree import Config, Variant, to_dict
+from otrw.config.tree import Config, Variant, flatten, to_dict
 
 __all__ = [
     "AugmentConfig",
@@ -21,5 +21,6 @@ __all__ = [
     "Stage1Config",
     "Stage2Config",
     "Variant",
+    "flatten",
     "to_dict",
 ]

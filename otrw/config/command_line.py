@@ -9,8 +9,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from otrw.config.earlier_names import RENAMED, with_present_names
+from otrw.config.resume import fixed_differences
 from otrw.config.settings import check_settings, config_from, leaves, merged, remedy_for, sections, value_of
 from otrw.config.tree import Config, to_dict
+from otrw.config.variant_list import with_variant_list
 from otrw.config.yaml_files import is_plain_text, load_yaml
 from otrw.errors import UserError, check, shown
 
@@ -33,9 +35,11 @@ class Given(NamedTuple):
 def parse_config(arguments: Sequence[str], default: str = "digits_lt", description: str = "") -> Config:
     """Config from ``--config FILE_OR_PRESET`` and overrides ``--section.key value``; without --config the default preset.
 
-    With ``--run.resume FOLDER`` everything is read from the folder. Raises UserError.
+    With ``--run.resume FOLDER`` the settings are those of the folder; beside it only folders and cadence may be given
+    (`otrw.config.resume.MAY_CHANGE`). Raises UserError.
     """
-    given = _read(list(arguments), default)
+    arguments = with_variant_list(list(arguments))
+    given = _read(arguments, default)
     if given.display is not None and given.display.startswith(("-h", "--help")):
         _parser(description).parse_args(["--help"])
     config = config_from(given.settings)
@@ -57,7 +61,10 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     if (folder / "environment.json").is_file():
         raise UserError(f"run.resume must be a run's folder, got the variant {str(folder)!r}; give {str(folder.parent)!r}")
     stored = parse_config(["--config", str(folder / "config.yaml")])
-    return replace(stored, run=replace(stored.run, resume=str(folder)))
+    config = parse_config(["--config", str(folder / "config.yaml"), *_without(arguments, "--run.resume")])
+    for path, (old, new) in fixed_differences(to_dict(stored), to_dict(config)).items():
+        raise UserError(f"{path} must stay {old!r} when a run goes on, got {new!r}; start a new run for other settings")
+    return replace(config, run=replace(config.run, resume=str(folder)))
 
 
 def _read(arguments: list[str], default: str) -> Given:
@@ -99,6 +106,18 @@ def _read(arguments: list[str], default: str) -> Given:
         settings = merged(_settings_of(file), settings)
         preset = file.stem if is_preset else None
     return Given(settings, preset, own, display)
+
+
+def _without(arguments: list[str], flag: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    result = []
+    pieces = iter(arguments)
+    for piece in pieces:
+        if piece == flag:
+            next(pieces, None)
+        elif not piece.startswith(f"{flag}="):
+            result.append(piece)
+    return result
 
 
 def _refusal(piece: str, path: str) -> str:

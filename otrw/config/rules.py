@@ -38,7 +38,7 @@ class Range(NamedTuple):
 
 SHARE = Range(0, 1)
 BELOW_ONE = Range(0, 1, is_open_high=True)
-RATE = Range(0, 1e6, is_open_low=True)
+RATE = Range(0, 1e30, is_open_low=True)
 FACTOR = Range(0, 1e6)
 COUNT = Range(1, MOST)
 SEED = Range(0, MOST_SEED)
@@ -90,6 +90,7 @@ RANGES: dict[str, Range] = {
     "stage2.mixup_alpha": FACTOR,
     **{f"stage2.optimizer.{name}": value for name, value in _OPTIMIZER.items()},
     **{f"stage2.loss.{name}": value for name, value in _LOSS.items()},
+    "run.threads": Range(1, 4096),
     "run.seed": SEED,
     "run.evaluate_every_epochs": Range(1, 1_000_000),
     "run.checkpoint_every_epochs": Range(1, 1_000_000),

@@ -22,6 +22,8 @@ class RunConfig:
     """Go on with this run's folder after an interruption; every other setting is read from it."""
     cpu: bool = False
     """Stay on the CPU on a machine with a GPU."""
+    threads: int | None = None
+    """Threads of each process; null takes OMP_NUM_THREADS where it was set, else 1 for net small and a share of the cores."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Autocast of the net: auto is bf16 on a GPU that has it, else float32. Weights are always solved in float32."""
     compile: bool = False
@@ -43,4 +45,5 @@ class RunConfig:
         check(is_plain, "run.name", self.name, "be a plain folder name", "run.directory says where it goes")
         for key in ("evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
             check(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "be >= 1")
+        check(self.threads is None or self.threads >= 1, "run.threads", self.threads, "be >= 1 or null")
         check(self.timeout_seconds > 0, "run.timeout_seconds", self.timeout_seconds, "be > 0")

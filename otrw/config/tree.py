@@ -4,6 +4,7 @@ Every value can be set in a YAML preset and on the command line by its dotted pa
 Checks that need one section stand in its ``__post_init__``; checks across sections in `Config`.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -113,3 +114,14 @@ class Config:
 def to_dict(config: object) -> dict:
     """Plain nested dict of a config: what is written to YAML and hashed."""
     return asdict(config)  # type: ignore[call-overload]
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested dict -> {dotted path: value}; tuples become lists."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat

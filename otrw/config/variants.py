@@ -5,7 +5,7 @@ from dataclasses import replace
 from otrw.config.tree import Config, Variant
 
 TITLES: dict[str, str] = {
-    "stage1": "plain training (stage 1)",
+    "stage1": "stage 1 alone",
     "cross_entropy": "uniform weights",
     "cross_entropy_meta": "uniform weights + meta images",
     "class_balanced": "class-balanced weights",

@@ -11,7 +11,9 @@ from otrw.config.command_line import PRESETS, parse_config
 from otrw.config.variants import variant_config
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
+from otrw.grid.precision import resolved_precision
 from otrw.records import ledger
+from otrw.records.config_check import check_config
 from otrw.records.fingerprint import fingerprint
 
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
@@ -29,7 +31,7 @@ class Job(NamedTuple):
     """What launch/train.py is called with, but for where the run goes."""
     config: Config
     hashes: dict[Variant, str]
-    """Method hash of each variant, with its seed."""
+    """Method hash of each variant, with its seed and the precision that it has on this machine."""
 
 
 class VariantState(NamedTuple):
@@ -83,10 +85,12 @@ def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequenc
     arguments = ["--config", preset, *cell, *CACHED_WHERE_TOO_LONG.get((preset, dataset), []), *overrides]
     config = parse_config(arguments)
     variants: tuple[Variant, ...] = ("stage1", *(variant for variant in config.variants if variant != "stage1"))
+    precision = resolved_precision(config.run)
     hashes: dict[Variant, str] = {
-        variant: fingerprint(to_dict(variant_config(config, variant)), with_seed=True) for variant in variants
+        variant: fingerprint(to_dict(variant_config(config, variant)), precision=precision, with_seed=True)
+        for variant in variants
     }
-    whole = fingerprint(to_dict(config), with_seed=True)
+    whole = fingerprint(to_dict(config), precision=precision, with_seed=True)
     name = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
     return Job(name, preset, tuple(arguments), config, hashes)
 
@@ -95,7 +99,11 @@ def finished_variants(directories: Iterable[Path]) -> dict[str, Path]:
     """Method hash with seed -> folder, of every finished variant below the directories; broken records do not count."""
     found: dict[str, Path] = {}
     for path in [path for directory in directories for path in ledger.result_files(directory)]:
-        variant_hash = _hash_of_record(path.parent, path.stat().st_mtime_ns)
+        try:
+            modified = path.stat().st_mtime_ns
+        except OSError:
+            continue  # gone since
+        variant_hash = _hash_of_record(path.parent, modified)
         if variant_hash is not None:
             found.setdefault(variant_hash, path.parent)
     return found
@@ -104,8 +112,10 @@ def finished_variants(directories: Iterable[Path]) -> dict[str, Path]:
 @cache
 def _hash_of_record(folder: Path, _modified_ns: int) -> str | None:
     try:
-        return fingerprint(ledger.read_record(folder).config, with_seed=True)
-    except UserError:
+        record = ledger.read_record(folder)
+        check_config(record.config)
+        return fingerprint(record.config, precision=record.environment.get("precision"), with_seed=True)
+    except (UserError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -116,9 +126,16 @@ def job_state(job: Job, directory: Path, finished: dict[str, Path]) -> dict[Vari
         settings = job.config.stage1 if variant == "stage1" else job.config.stage2
         epochs = settings.epochs * (1 if variant == "stage1" else variant_config(job.config, variant).stage2.rounds)
         is_done = variant_hash in finished
-        done = epochs if is_done else min(epochs, len(ledger.read_lines(directory / job.name / variant / "metrics.jsonl")))
+        done = epochs if is_done else min(epochs, _num_lines(directory / job.name / variant / "metrics.jsonl"))
         states[variant] = VariantState(done, epochs, is_done, variant_work(job.config, variant))
     return states
+
+
+def _num_lines(path: Path) -> int:
+    try:
+        return len(ledger.read_lines(path))
+    except UserError:
+        return 0  # damaged: the run that goes on with it says so
 
 
 def job_states(jobs: list[Job], directory: Path) -> dict[str, dict[Variant, VariantState]]:

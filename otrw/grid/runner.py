@@ -5,18 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from otrw.errors import UserError
 from otrw.grid.jobs import Job, finished_variants, is_done, job_states
 from otrw.records import ledger
 
 TRAIN = ("-m", "otrw", "train")
 POLL_SECONDS = 1.0
 LOG_EVERY_SECONDS = 60.0
+CLAIMS = ".claims"  # folder of empty files that grids lock
 STOP_SECONDS = 5.0  # between the request to stop and the end
 
 
@@ -26,6 +29,8 @@ class Running(NamedTuple):
     job: Job
     process: subprocess.Popen
     slot: int
+    claims: ExitStack
+    """Held while it trains: no other grid starts this job, or another job's training of the same stage 1."""
 
 
 class Grid:
@@ -74,7 +79,8 @@ class Grid:
                         self._say(f"whole grid {100 * (1 - left / total):.0f} %, {note}")
             finally:
                 self._stop()
-        return self.failed
+        states = job_states(self.jobs, self.directory)
+        return [job for job in self.failed if not is_done(states[job.name])]  # another grid may have trained it since
 
     def _start_what_can(self) -> None:
         for job in list(self.waiting):
@@ -90,16 +96,37 @@ class Grid:
             stage1 = job.hashes["stage1"]
             if stage1 not in finished and any(other.job.hashes["stage1"] == stage1 for other in self.running):
                 continue  # it is being trained: share it
-            self._start(job, finished.get(stage1))
+            claims = self._claim(job.name, *([] if stage1 in finished else [stage1]))
+            if claims is None:
+                continue  # another grid trains it: what it finishes is found at a later look
+            try:
+                self._start(job, finished.get(stage1), claims)
+            except BaseException:
+                claims.close()
+                raise
             self.waiting.remove(job)
 
-    def _start(self, job: Job, stage1: Path | None) -> None:
+    def _claim(self, *names: str) -> ExitStack | None:
+        """Hold these names among all grids of this directory; None where another holds one. Gone with this process."""
+        folder = self.directory / CLAIMS
+        folder.mkdir(exist_ok=True)
+        claims = ExitStack()
+        try:
+            for name in names:
+                (folder / name).touch()
+                claims.enter_context(ledger.locked(folder / name))
+        except UserError:
+            claims.close()
+            return None
+        return claims
+
+    def _start(self, job: Job, stage1: Path | None, claims: ExitStack) -> None:
         folder = self.directory / job.name
         slot = min(set(range(self.num_slots)) - {other.slot for other in self.running})
         if (folder / "config.yaml").is_file():
             arguments = ["--run.resume", str(folder)]
         else:
-            if folder.is_dir():  # left by a process that ended before it wrote anything
+            with suppress(OSError):  # left by a process that ended before it wrote anything; if not empty, the run says so
                 folder.rmdir()
             arguments = [*job.arguments, "--run.directory", str(self.directory), "--run.name", job.name]
             if stage1 is not None and stage1.parent != folder and (stage1 / "model.safetensors").is_file():
@@ -118,7 +145,7 @@ class Grid:
                 start_new_session=True,  # an interrupt at the terminal reaches this process alone, which passes it on
                 preexec_fn=_die_with_parent,
             )
-        self.running.append(Running(job, process, slot))
+        self.running.append(Running(job, process, slot, claims))
         self._say(f"{job.name}: {'goes on' if arguments[0] == '--run.resume' else 'starts'}")
 
     def _reap(self) -> None:
@@ -127,8 +154,11 @@ class Grid:
             if code is None:
                 continue
             self.running.remove(running)
+            running.claims.close()
             if code == 0:
                 self._say(f"{running.job.name}: done")
+            elif ledger.is_locked(self.directory / running.job.name):
+                self.waiting.append(running.job)  # a training that no grid started came first
             else:
                 self.failed.append(running.job)
                 log = _log(self.directory, running.job)
@@ -145,6 +175,7 @@ class Grid:
             except subprocess.TimeoutExpired:
                 running.process.kill()
                 running.process.wait()
+            running.claims.close()
             self._say(f"{running.job.name}: stopped; goes on from its last epoch at the next call")
 
     def _say(self, text: str) -> None:

@@ -42,6 +42,15 @@ def make_head(kind: str, embedding_size: int, num_classes: int) -> nn.Module:
             raise ValueError(f"unknown head {kind!r}")
 
 
+def classify(head: nn.Module, embedding: Tensor) -> Tensor:
+    """Logits in float32, also under autocast: (n, D) -> (n, C).
+
+    In bfloat16 one logit in a hundred ties with another on CIFAR-100, and argmax takes the lower, more frequent class.
+    """
+    with torch.autocast(embedding.device.type, enabled=False):
+        return head(embedding.float())
+
+
 class Net(nn.Module):
     """A backbone image -> embedding and a classifier on top. `head` alone is what a frozen-backbone stage 2 trains."""
 
@@ -53,7 +62,7 @@ class Net(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """(n, channels, height, width) -> Output."""
         embedding = self.backbone(images)
-        return Output(embedding, self.head(embedding))
+        return Output(embedding, classify(self.head, embedding))
 
 
 class HeadOnly(nn.Module):
@@ -65,7 +74,7 @@ class HeadOnly(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Output:
         """(n, D) -> Output."""
-        return Output(embeddings, self.head(embeddings))
+        return Output(embeddings, classify(self.head, embeddings))
 
 
 class FrozenBackbone(nn.Module):
@@ -80,4 +89,4 @@ class FrozenBackbone(nn.Module):
         """(n, channels, height, width) -> Output."""
         with torch.no_grad():
             embedding = self.net.backbone(images)
-        return Output(embedding, self.net.head(embedding))
+        return Output(embedding, classify(self.net.head, embedding))

@@ -22,6 +22,7 @@ import yaml
 
 from otrw.config.earlier_names import with_present_names
 from otrw.errors import UserError
+from otrw.records.read import check_plain, read_json, read_yaml
 
 fcntl: ModuleType | None
 try:
@@ -79,6 +80,14 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_settings(path: Path) -> dict:
+    """A config.yaml, its settings under their present names. Raises UserError where it cannot be read or is none."""
+    value = read_yaml(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold settings, got {type(value).__name__}")
+    return with_present_names(value)
+
+
 def write_yaml(path: Path, value: Mapping) -> None:
     """Write a YAML file whole or not at all."""
     write_text(path, yaml.dump(json.loads(json.dumps(value)), Dumper=_Dumper, sort_keys=False))
@@ -101,22 +110,46 @@ def append_line(path: Path, value: Mapping) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """All whole JSON lines of a file; none if it is not there."""
-    lines = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
+    """All whole JSON lines of a file; none if it is not there. A last line that a crash has cut off is passed over.
+
+    Raises UserError where the file is damaged elsewhere: what stands behind the damage must not be lost without a word.
+    """
+    if not path.exists():
+        return []
+    lines: list[dict] = []
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not valid, it is not UTF-8 text") from None
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+            check_plain(path, line)
+        except json.JSONDecodeError:
+            if number == len(texts):
                 break  # cut off by a crash
+            line = None
+        except (ValueError, RecursionError):
+            line = None
+        if not isinstance(line, dict):
+            raise UserError(f"{path}: line {number} is damaged, it must be a JSON object")
+        lines.append(line)
     return lines
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder: a second process that trains there is refused. Gone with the process, however it ends.
+def locked(folder: Path, flag: str = "run.resume", does: str = "trains there") -> Iterator[None]:
+    """Hold a folder or file: a second process that works in it is refused. Gone with the process, however it ends.
 
-    Raises UserError where another process holds it. Without effect where the system has no such locks.
+    Args:
+        folder: what to hold; it must exist.
+        flag: the option that names it, for the message.
+        does: what the other process does, for the message.
+
+    Raises:
+        UserError: where another process holds it. Without effect where the system has no such locks.
     """
     if fcntl is None:
         yield
@@ -126,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"run.resume must not be running, got {str(folder)!r}; another process trains there") from None
+            raise UserError(f"{flag} must not be running, got {str(folder)!r}; another process {does}") from None
         except OSError:
             pass  # a file system without locks
         yield
@@ -167,9 +200,16 @@ def environment(**facts: object) -> dict:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": versions,
-        "command": sys.argv,
+        "command": [_called(Path(sys.argv[0])), *sys.argv[1:]],
         **facts,
     }
+
+
+def _called(path: Path) -> str:
+    """How the command was called, without the folder that the package happens to lie in."""
+    if path.name == "__main__.py":
+        return "-m otrw"
+    return "/".join(path.parts[-2:])  # such as launch/train.py
 
 
 def result_files(root: Path) -> list[Path]:
@@ -198,13 +238,12 @@ def read_record(folder: Path) -> Record:
     for name in ("config.yaml", "environment.json", "result.json"):
         path = folder / name
         try:
-            text = path.read_text(encoding="utf-8")
-            values[name] = yaml.safe_load(text) if name.endswith("yaml") else json.loads(text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not valid"
-            raise UserError(f"{path}: {reason}; the record is left out") from None
-        if not isinstance(values[name], dict):
+            value = read_yaml(path) if name.endswith("yaml") else read_json(path)
+        except UserError as error:
+            raise UserError(f"{error}; the record is left out") from None
+        if not isinstance(value, dict):
             raise UserError(f"{path}: not a mapping; the record is left out")
+        values[name] = value
     return Record(folder, with_present_names(values["config.yaml"]), values["environment.json"], values["result.json"])
 
 

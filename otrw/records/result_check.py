@@ -15,7 +15,7 @@ def check_result(result: Mapping) -> None:
     rules = {
         "row": (str(result.get("row")) in TITLES, f"one of {', '.join(TITLES)}"),
         "imbalance_factor": (_is_number(result.get("imbalance_factor")), "a number"),
-        "seed": (isinstance(result.get("seed"), int), "a whole number"),
+        "seed": (isinstance(result.get("seed"), int) and not isinstance(result["seed"], bool), "a whole number"),
         "test": (isinstance(test, dict) and _is_number(test.get("error")), "figures, with a number as error"),
         "best_epoch_test_error": (_is_number(result.get("best_epoch_test_error"), or_none=True), "a number"),
         "model": (isinstance(model, dict) and _is_number(model.get("width_multiplier", 1)), "a net's name and sizes"),
@@ -41,7 +41,9 @@ def check_result(result: Mapping) -> None:
 def _is_number(value: object, or_none: bool = False) -> bool:
     if value is None:
         return or_none
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)  # figures beyond float are refused when the file is read
 
 
 def _is_list(value: object, length: int) -> bool:

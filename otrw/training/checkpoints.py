@@ -1,43 +1,81 @@
-"""Resumable state and finished models on disk. Loading never runs code from a file."""
+"""Resumable state and finished models on disk, with checksums. Loading never runs code from a file."""
 
+import hashlib
+import json
 import os
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from otrw.errors import UserError
 
 COMPLETE = "COMPLETE"
+CHECKSUM = "checksum"  # key of a model file's facts
 
 
 def save_state(folder: Path, name: str, state: dict, keep: int) -> None:
-    """Write folder/name/ (in a temporary folder, marked complete, renamed) and drop all but the newest `keep`."""
+    """Write folder/name/ in a temporary folder, renamed when complete, with a checksum; keep the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".partial-{name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    with (temporary / "state.pt").open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    (temporary / COMPLETE).touch()
-    final = folder / name
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    try:
+        with (temporary / "state.pt").open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        (temporary / COMPLETE).write_text(_file_checksum(temporary / "state.pt"), encoding="ascii")
+        final = folder / name
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     for old in _complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_latest(folder: Path) -> dict | None:
-    """The newest complete state (by name), on the CPU; None where there is none."""
+def load_latest(folder: Path, say: Callable[[str], None] = lambda _: None) -> dict | None:
+    """The newest whole state (by name), on the CPU; None where there is none.
+
+    Args:
+        folder: holds a folder a state.
+        say: told of every damaged state that is passed over for an older one.
+
+    Raises:
+        UserError: where there are states, but all are damaged.
+    """
     found = _complete(folder)
-    if not found:
-        return None
-    return torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
+    for path in reversed(found):
+        problem = _damage(path)
+        if problem is None:
+            try:
+                return torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+                problem = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        say(f"{path} is damaged ({problem}) and passed over")
+    if found:
+        raise UserError(
+            f"the checkpoints in {folder} must be whole, got {len(found)} damaged; delete the folder to train from the start"
+        )
+    return None
+
+
+def _damage(path: Path) -> str | None:
+    """Why a state cannot be what was written; None where nothing speaks against it."""
+    try:
+        written = (path / COMPLETE).read_text(encoding="ascii").strip()
+        if written and written != _file_checksum(path / "state.pt"):  # states of earlier versions have no checksum
+            return "its checksum differs"
+    except (OSError, UnicodeDecodeError) as error:
+        return type(error).__name__
+    return None
 
 
 def remove_states(folder: Path) -> None:
@@ -46,11 +84,22 @@ def remove_states(folder: Path) -> None:
 
 
 def save_model(path: Path, model: nn.Module, facts: dict[str, str]) -> None:
-    """Write a model's parameters and buffers as safetensors with facts in its header, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a model's parameters and buffers as safetensors, whole or not at all; equal models give equal bytes.
+
+    Args:
+        path: the file.
+        model: its parameters and buffers are written.
+        facts: what a reader must know of it, kept in the header beside the tensors' checksum.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, temporary, metadata=facts)
-    os.replace(temporary, path)
+    content = _sorted_header(save(tensors, metadata={**facts, CHECKSUM: _tensor_checksum(tensors)}))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[str, str]:
@@ -64,6 +113,8 @@ def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[s
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except (OSError, SafetensorError) as error:
         raise UserError(f"stage1.checkpoint {path} cannot be read ({str(error).splitlines()[0]})") from None
+    if facts.get(CHECKSUM, _tensor_checksum(tensors)) != _tensor_checksum(tensors):
+        raise UserError(f"{path} must hold what was written, but its checksum differs; copy or train it again")
     for key, value in expected.items():
         if facts.get(key, value) != value:
             raise UserError(
@@ -79,3 +130,24 @@ def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[s
 
 def _complete(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{COMPLETE}") if not path.parent.name.startswith("."))
+
+
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _tensor_checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with its header in one order: as the library writes it, the order differs from run to run."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]

@@ -11,6 +11,7 @@ from accelerate.accelerator import Accelerator
 
 from otrw import distributed
 from otrw.config import Config, to_dict
+from otrw.config.resume import fixed_differences
 from otrw.data.datasets import Datasets
 from otrw.errors import UserError
 from otrw.records import ledger
@@ -60,6 +61,7 @@ def open_variant(
     searched: Mapping[str, object] | None,
 ) -> Session:
     """The session of a variant, whose journal goes on after the last checkpoint; a finished one's journal stays shut."""
+    distributed.on_main(lambda: _check_unchanged(config, folder))
     state = checkpoints.load_latest(folder / "checkpoints")
     progress.variant = config.variants[0]
     is_done = (folder / "result.json").exists()
@@ -84,6 +86,15 @@ def open_variant(
             ),
         )
     return Session(config, accelerator, data, journal, progress)
+
+
+def _check_unchanged(config: Config, folder: Path) -> None:
+    """Raise UserError where a variant that was begun would go on with other settings than it was begun with."""
+    if not (folder / "config.yaml").is_file():
+        return
+    begun = ledger.read_settings(folder / "config.yaml")
+    for path, (old, new) in fixed_differences(begun, to_dict(config)).items():
+        raise UserError(f"{path} must be {old!r}, as {folder} was begun with, got {new!r}; start a new run for other settings")
 
 
 def finished_result(folder: Path) -> dict | None:

@@ -55,6 +55,8 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
     session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
     for epoch in range(start_epoch, settings.epochs):
         _refresh(session, phase, epoch)
+        if phase.sample_by_weighting:
+            training.loader.sampling_weights = phase.weighting.weights
         learning_rate = training.optimizer.param_groups[0]["lr"]  # of the epoch's first step
         is_weighted = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
         if is_weighted and phase.weighting.whole_epochs:
@@ -67,6 +69,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             losses = training_step(session, phase, training, batch, next(meta_batches) if meta_batches else None, is_weighted)
             summed += torch.stack([losses.train, losses.meta])
             bad_step = torch.where((bad_step < 0) & ~losses.total.isfinite(), step, bad_step)
+            session.progress.step(step + 1, len(training.loader), training.loader.batch_size)
         distributed.average_buffers(phase.module)
         is_finite = _gives_finite_logits(phase.module, batch.inputs)
         bad_step = torch.where((bad_step < 0) & ~is_finite, len(training.loader) - 1, bad_step)  # diverged in the last step
@@ -92,7 +95,7 @@ def training_step(
     """
     module = training.module
     weights = phase.weighting.of_batch(batch, phase.module) if is_weighted else batch.mask.float()
-    targets = phase.weighting.targets_of_batch(batch)
+    targets = phase.weighting.targets_of_batch(batch, is_weighted)
     if meta is None:
         logits, meta_logits = module(batch.inputs).logits, None
     elif phase.meta_forward == "joint":
@@ -171,6 +174,8 @@ def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Traini
         phase.module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
+        if session.accelerator.scaler is not None and "scaler" in state:
+            session.accelerator.scaler.load_state_dict(state["scaler"])
     module, optimizer = session.accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
         module = torch.compile(module, dynamic=False)  # an epoch has two batch sizes: a graph for each beats one for any
@@ -253,5 +258,7 @@ def _save(session: Session, phase: Phase, training: Training, epoch: int) -> Non
         "schedule": training.schedule.state_dict(),
         "weighting": phase.weighting.state_dict(),
     }
+    if session.accelerator.scaler is not None:  # fp16
+        state["scaler"] = session.accelerator.scaler.state_dict()
     name = f"round-{phase.round:03d}-epoch-{epoch:05d}"
     checkpoints.save_state(session.journal.folder / "checkpoints", name, state, session.config.run.keep_checkpoints)

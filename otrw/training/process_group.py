@@ -37,6 +37,11 @@ def start_accelerator(run: RunConfig) -> Accelerator:
             InitProcessGroupKwargs(timeout=timedelta(seconds=run.timeout_seconds)),
         ],
     )
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            f"gradient_accumulation_steps must be 1, got {accelerator.gradient_accumulation_steps} from the launcher or its "
+            "environment: it would divide the gradients; use a larger stage1.batch_size and stage2.batch_size"
+        )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:
         raise UserError(f"the launcher must start one group of {expected} processes, got {accelerator.num_processes}")

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from otrw import distributed
-from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.models.build import num_parameters
 from otrw.models.heads import HeadOnly, Net
@@ -12,6 +11,7 @@ from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.evaluation import embed, evaluate, summary
 from otrw.training.metrics import group_error
+from otrw.training.provenance import net_facts
 from otrw.training.session import Session
 from otrw.training.stages import image_views
 from otrw.training.weighting import Weighting
@@ -54,19 +54,11 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
         result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
+    _show_training_samples(session, net, weighting)
     if distributed.is_main():
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
     distributed.barrier()
     return result
-
-
-def identity(config: Config, data: Datasets) -> dict[str, str]:
-    """What a saved net must share with a run that starts from it."""
-    return {
-        "source": config.data.source,
-        "split": data.split_hash,
-        "model": f"{config.model.name} x{config.model.width_multiplier:g} {config.model.head}",
-    }
 
 
 def _write_record(
@@ -94,8 +86,9 @@ def _write_record(
         if weighting.targets.dim() == 2:
             columns["target_label"] = weighting.targets.argmax(1)
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
-    facts = identity(config, data) | {"stage1_epochs": str(config.stage1.epochs)}
+    facts = net_facts(config, data, session.accelerator.mixed_precision)
     checkpoints.save_model(folder / "model.safetensors", net, facts)
+    session.journal.describe(config, result)
     session.journal.finish(
         {
             "row": config.variants[0],
@@ -119,6 +112,25 @@ def _write_record(
     )
     ledger.write_json(folder / "result.json", result)
     checkpoints.remove_states(folder / "checkpoints")
+
+
+def _show_training_samples(session: Session, net: Net, weighting: Weighting | None) -> None:
+    """In TensorBoard: the training samples of lowest weight, and the training set in the projector; on every process."""
+    config, train, class_names = session.config, session.data.train, session.data.class_names
+    if weighting is None or not config.run.tensorboard:
+        return
+    local, embeddings = embed(session, net, train, image_views(session).transform)
+    suggested = distributed.gather_by_index(local.index, local.probabilities, len(train)).argmax(1)
+    if weighting.targets.dim() == 2:
+        suggested = weighting.targets.argmax(1)
+    weights = weighting.weights.float()
+    session.journal.suspects(train.inputs, train.labels, suggested, weights, class_names)
+    columns = {
+        "class": [class_names[label] for label in train.labels.tolist()],
+        "weight": [f"{weight:.3g}" for weight in weights.tolist()],
+        "suggested": [class_names[label] for label in suggested.tolist()],
+    }
+    session.journal.project("train", embeddings, train.inputs, columns)
 
 
 def _class_mass(weights: Tensor, data: Datasets) -> list[float]:

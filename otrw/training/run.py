@@ -14,18 +14,22 @@ from accelerate.accelerator import Accelerator
 from rich.console import Console
 
 from otrw import distributed
-from otrw.config import Config, Variant
+from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
+from otrw.errors import UserInterrupt
 from otrw.models.heads import Net
 from otrw.training import checkpoints
+from otrw.training.agreement import check_same, check_same_settings
 from otrw.training.embeddings import EmbeddingCache, backbone_key
 from otrw.training.folder import Report, finished_result, open_folder, open_variant
 from otrw.training.process_group import start_accelerator
 from otrw.training.progress import Progress
-from otrw.training.result import identity, make_result
+from otrw.training.provenance import identity, stage1_as_trained
+from otrw.training.result import make_result
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
+from otrw.training.threads import set_threads
 from otrw.training.weighting import Weighting
 
 
@@ -50,19 +54,24 @@ def run(
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
     then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
     """
+    threads = set_threads(config.model.name, config.run.threads)
     accelerator = start_accelerator(config.run)
+    check_same_settings(config)
     data = distributed.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
-    net, stage1_epochs = _start_net(config, data, accelerator.device)
+    check_same({"the split of the data": data.split_hash, **identity(config, data)})
+    net, stage1_settings, stage1_line = _start_net(config, data, accelerator.device)
     results: dict[str, dict] = {}
     with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
         folder = distributed.on_main(lambda: open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, accelerator, folder))
+        progress.say(f"{threads.number} thread{'s' if threads.number > 1 else ''} a process ({threads.reason})")
+        if stage1_line:
+            progress.say(stage1_line)
         later: tuple[Variant, ...] = tuple(variant for variant in config.variants if variant != "stage1")
         stage1_embeddings: EmbeddingCache | None = None
         is_trained = config.stage1.checkpoint is None or "stage1" in config.variants
         for variant in ("stage1", *later) if is_trained else later:
-            # the epochs that the net has really had, where stage 1 comes from a file
-            variant_settings = replace(variant_config(config, variant), stage1=replace(config.stage1, epochs=stage1_epochs))
+            variant_settings = replace(variant_config(config, variant), stage1=stage1_settings)
             if variant != "stage1" and stage1_embeddings is None:
                 stage1_embeddings = _embedding_cache(config, data, net, accelerator)
             session = open_variant(variant_settings, accelerator, data, folder / variant, progress, report, searched)
@@ -70,31 +79,33 @@ def run(
             done = distributed.on_main(partial(finished_result, folder / variant))
             if done is not None:
                 if variant == "stage1":
-                    checkpoints.load_model(folder / variant / "model.safetensors", net, {})
+                    checkpoints.load_model(folder / variant / "model.safetensors", net, identity(config, data))
                 results[variant] = done
                 continue
             try:
                 results[variant] = _train_variant(session, net)
+            except KeyboardInterrupt:
+                raise UserInterrupt(folder) from None
             finally:
                 session.journal.close()
             distributed.barrier()
     return RunResult(folder, results)
 
 
-def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Net, int]:
-    """The net that stage 1 starts from, or ends with where a finished one is given; and the epochs of that stage 1."""
-    net, epochs = fresh_net(config, data, device, "stage1"), config.stage1.epochs
-    if config.stage1.checkpoint:
-        facts = checkpoints.load_model(Path(config.stage1.checkpoint).expanduser(), net, identity(config, data))
-        epochs = int(facts.get("stage1_epochs", epochs))
-    return net, epochs
+def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Net, Stage1Config, str]:
+    """The net that stage 1 starts from, or ends with where a finished one is given; the settings it had; a line on them."""
+    net = fresh_net(config, data, device, "stage1")
+    if config.stage1.checkpoint is None:
+        return net, config.stage1, ""
+    path = Path(config.stage1.checkpoint).expanduser()
+    return net, *stage1_as_trained(config, checkpoints.load_model(path, net, identity(config, data)))
 
 
 def _train_variant(session: Session, stage1_net: Net) -> dict:
     """Train one variant from where it stopped, write its record, return its result."""
     config, folder = session.config, session.journal.folder
     started = time.monotonic()
-    state = checkpoints.load_latest(folder / "checkpoints")
+    state = checkpoints.load_latest(folder / "checkpoints", session.progress.say)
     variant = config.variants[0]
     weighting: Weighting | None = None
     if variant == "stage1":

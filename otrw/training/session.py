@@ -35,6 +35,9 @@ class Phase(NamedTuple):
     settings: Stage1Config | Stage2Config
     weighting: Weighting
     sampling_weights: Tensor | None = None
+    """(N,) fixed weights to draw samples by."""
+    sample_by_weighting: bool = False
+    """Draw samples in proportion to the weighting's present weights."""
     weigh_loss: bool = True
     normalizer: str = "weights"
     meta_loss_factor: float = 0.0

@@ -91,7 +91,7 @@ def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighti
             views,
             settings,
             weighting,
-            sampling_weights=weighting.weights if by_sampling else None,
+            sample_by_weighting=by_sampling,
             weigh_loss=not by_sampling,
             normalizer=settings.normalizer,
             meta_loss_factor=settings.meta_loss_factor,

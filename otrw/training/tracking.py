@@ -3,16 +3,29 @@
 The only importer of SummaryWriter. On every process but the main one a journal does nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from otrw.config import Config
 from otrw.records import ledger
+from otrw.training.pictures import confusion_picture, suspects_picture
+from otrw.training.run_text import run_text
 
-NUM_PROJECTED = 500  # samples in TensorBoard's embedding projector
+NUM_PROJECTED = 1000  # most samples of a set in TensorBoard's embedding projector
+NUM_SUSPECTS = 32
+"""Training samples of lowest weight that are shown."""
+LAYOUT = {
+    "training": {
+        "error (%)": ["Multiline", ["test/error", "test/balanced_error", "validation/error"]],
+        "error by class size (%)": ["Multiline", ["test/many_error", "test/medium_error", "test/few_error"]],
+        "loss": ["Multiline", ["train/loss", "train/meta_loss"]],
+    }
+}
+"""The curves that belong together, for the Custom Scalars tab."""
 SEARCH_METRICS = ("validation/balanced_error", "validation/error")  # of a search's HParams table: never the test set's
 
 
@@ -44,6 +57,7 @@ class Journal:
 
             purge_step = kept_lines + 1 if kept_lines else None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step, flush_secs=10)
+            self._writer.add_custom_scalars(LAYOUT)
             if searched is not None:
                 self._declare_hparams(searched, SEARCH_METRICS)
 
@@ -56,10 +70,11 @@ class Journal:
         if self._writer:
             for tag, value in _flat(line):
                 if tag not in ("stage", "round", "epoch"):
-                    self._writer.add_scalar(tag, value, self.num_lines)
+                    # tabs sort tags by name, and the error is what they should open on
+                    self._writer.add_scalar("train/learning_rate" if tag == "learning_rate" else tag, value, self.num_lines)
         if self.report:
             if self._writer:
-                self._writer.flush()  # whoever is told may end this process
+                self._writer.flush()  # a search may stop this process as soon as it has the report
             self.report(line)
 
     def solve(self, diagnostics: dict) -> None:
@@ -78,6 +93,56 @@ class Journal:
                 if len(members):
                     self._writer.add_histogram(f"weights/class_{label}_{name}", members, self.num_lines)
 
+    def describe(self, config: Config, result: dict) -> None:
+        """What was trained on what, and how it ended, for the Text tab.
+
+        Args:
+            config: of the variant.
+            result: as in result.json.
+        """
+        if self._writer:
+            self._writer.add_text("run", run_text(config, result, self.folder), self.num_lines)
+
+    def suspects(self, images: Tensor, given: Tensor, suggested: Tensor, weights: Tensor, class_names: tuple[str, ...]) -> None:
+        """The training samples of lowest weight, as a picture with their labels; weight 0.2 counts a fifth of the mean.
+
+        Args:
+            images: (n, H, W, C) uint8, of all training samples.
+            given: (n,) labels of the training set.
+            suggested: (n,) labels held more probable: of the transport plan, or the net's predictions.
+            weights: (n,) weights of mean 1.
+            class_names: by label.
+        """
+        if not self._writer:
+            return
+        order = weights.argsort(stable=True)[:NUM_SUSPECTS]
+        labels, others, lowest = (column[order.to(column.device)].tolist() for column in (given, suggested, weights))
+        picture = suspects_picture(images[order.to(images.device)], labels, others, lowest, class_names)
+        self._writer.add_image("weights/lowest", picture, self.num_lines)
+
+    def project(self, name: str, embeddings: Tensor, images: Tensor, columns: Mapping[str, Sequence[object]]) -> None:
+        """Embeddings of a set in the projector, with a thumbnail and several facts a sample to colour by.
+
+        Args:
+            name: of the set; the projector opens on the first in alphabetical order, so train comes before unseen_test.
+            embeddings: (n, D); at most `NUM_PROJECTED`, evenly spaced, are kept.
+            images: (n, H, W, C) uint8.
+            columns: {name: n values}, such as class and weight; the first labels the points.
+        """
+        if not self._writer:
+            return
+        n = len(embeddings)
+        chosen = torch.arange(n) if n <= NUM_PROJECTED else torch.linspace(0, n - 1, NUM_PROJECTED).round().long()
+        facts = {key: list(values) for key, values in columns.items()}
+        self._writer.add_embedding(
+            embeddings.cpu()[chosen],
+            metadata=[[values[i] for values in facts.values()] for i in chosen.tolist()],
+            metadata_header=list(facts),
+            label_img=images.cpu()[chosen].permute(0, 3, 1, 2).float() / 255,
+            tag=name,
+            global_step=self.num_lines,
+        )
+
     def finish(
         self,
         hyper_parameters: dict,
@@ -89,19 +154,20 @@ class Journal:
         embeddings: Tensor,
         images: Tensor,
     ) -> None:
-        """Confusion matrix as a picture, PR curves, hparams and the embedding projector; then close."""
+        """Confusion matrix as a picture, PR curves, hparams and the test images in the projector; then close."""
         if not self._writer:
             return
-        self._writer.add_image("test/confusion", confusion_picture(confusion, class_names), self.num_lines)
+        self._writer.add_image("view/confusion", confusion_picture(confusion, class_names), self.num_lines)
         for label, name in list(enumerate(class_names))[:10]:
             self._writer.add_pr_curve(f"test/class_{label}_{name}", labels == label, probabilities[:, label], self.num_lines)
-        self._writer.add_embedding(
-            embeddings[:NUM_PROJECTED],
-            metadata=[class_names[label] for label in labels[:NUM_PROJECTED].tolist()],
-            label_img=images[:NUM_PROJECTED].permute(0, 3, 1, 2).float() / 255,
-            tag="test",
-            global_step=self.num_lines,
-        )
+        n = min(len(images), len(labels))
+        predicted = probabilities.argmax(1)
+        facts = {
+            "class": [in_words(class_names[label]) for label in labels[:n].tolist()],
+            "predicted": [in_words(class_names[label]) for label in predicted[:n].tolist()],
+            "is_right": ["right" if right else "wrong" for right in (predicted == labels)[:n].tolist()],
+        }
+        self.project("unseen_test", embeddings[:n], images[:n], facts)
         self._write_final(metrics, hyper_parameters)
         self._writer.close()
 
@@ -111,54 +177,39 @@ class Journal:
             self._writer.close()
 
     def _write_final(self, metrics: dict, hyper_parameters: dict) -> None:
+        """HParams shows the last value of a curve, so the figures of the record need no tags of their own."""
         assert self._writer is not None
-        metrics = {f"final/{key}": value for key, value in metrics.items() if value is not None}
+        metrics = {f"test/{key}": value for key, value in metrics.items() if value is not None}
         if self.searched is None:
             self._declare_hparams(hyper_parameters, tuple(metrics))
-        for key, value in metrics.items():
-            self._writer.add_scalar(key, value, self.num_lines)
+        if self.num_lines == 0:  # a stage 1 from a file has no curves
+            for key, value in metrics.items():
+                self._writer.add_scalar(key, value, 0)
 
     def _declare_hparams(self, hyper_parameters: Mapping[str, object], metrics: tuple[str, ...]) -> None:
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
         from torch.utils.tensorboard.summary import hparams
 
         assert self._writer is not None
-        plain = {
-            key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in hyper_parameters.items()
-        }
+        run, variant = self.folder.parent.name, self.folder.name
+        others = {key: value for key, value in hyper_parameters.items() if key not in ("row", "seed")}
+        named: dict[str, object] = {"Run": run, "Variant": variant} | others  # the table shows the first five, capitals first
+        if "seed" in hyper_parameters:
+            named["Seed"] = hyper_parameters["seed"]
+        plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in named.items()}
         event_file = self._writer._get_file_writer()
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+            plugin = summary.value[0].metadata.plugin_data
+            data = HParamsPluginData.FromString(plugin.content)
+            if data.HasField("session_start_info"):
+                data.session_start_info.group_name = f"{variant} {run}"  # else the table names rows by cut paths
+                plugin.content = data.SerializeToString()
             event_file.add_summary(summary)  # add_hparams would open a second run
 
 
-def confusion_picture(confusion: np.ndarray, class_names: tuple[str, ...], cell: int = 46) -> Tensor:
-    """Counts (C, C), true class down and predicted class across -> (3, height, width) in [0, 1].
-
-    Shade is the share of the true class; with few classes cells hold percentages and the margins name the classes.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    num_classes = len(share)
-    with_text = num_classes <= 20
-    cell = cell if with_text else max(4, 800 // num_classes)
-    left, top = (96, 44) if with_text else (0, 0)
-    picture = Image.new("RGB", (left + cell * num_classes, top + cell * num_classes), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.font = ImageFont.load_default(size=15)
-    for i, j in np.ndindex(num_classes, num_classes):
-        x, y = left + j * cell, top + i * cell
-        shade = float(share[i, j]) ** 0.5
-        colour = tuple(int(255 + shade * (c - 255)) for c in (8, 64, 129))
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=colour)
-        if with_text and share[i, j] >= 0.005:
-            ink = "white" if shade > 0.6 else "black"
-            draw.text((x + cell / 2, y + cell / 2), f"{100 * share[i, j]:.0f}", fill=ink, anchor="mm")
-    if with_text:
-        draw.text((left, 4), "predicted (columns), true (variants), % of the true class", fill="black")
-        for label, name in enumerate(class_names):
-            draw.text((left - 6, top + (label + 0.5) * cell), name[:14], fill="black", anchor="rm")
-            draw.text((left + (label + 0.5) * cell, top - 7), name[:5], fill="black", anchor="ms")
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+def in_words(class_name: str) -> str:
+    """A class name that the projector does not take for a number, which it would colour by a gradient."""
+    return f"class {class_name}" if class_name.isdigit() else class_name
 
 
 def _flat(line: dict, prefix: str = "") -> list[tuple[str, float]]:

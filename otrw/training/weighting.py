@@ -100,13 +100,30 @@ class Weighting:
             return self.weights[batch.index]
         return torch.lerp(self.weights[batch.index], self.weights[batch.partner], batch.partner_share)
 
-    def targets_of_batch(self, batch: Batch) -> Tensor:
-        """Targets (n,) of a batch; (n, C) where labels are transported or samples mixed."""
+    def targets_of_batch(self, batch: Batch, is_weighted: bool) -> Tensor:
+        """Targets of a batch.
+
+        A mixed sample has two labels, and where weights count each label counts by its own sample's weight:
+        (1 - s) w_i l(y_i) + s w_j l(y_j) is the mixed weight times the loss of the targets mixed by s w_j over that weight,
+        since cross-entropy is linear in its target. Otherwise a label of weight 0 would come back through its partner.
+
+        Args:
+            batch: this process's samples.
+            is_weighted: whether the weights count in the loss.
+
+        Returns:
+            (n,) class indices; (n, C) where labels are transported or samples mixed.
+        """
         targets = self.targets
         if batch.partner_share == 0:
             return targets[batch.index]
         vectors = targets if targets.dim() == 2 else torch.eye(self.data.num_classes, device=targets.device)[targets]
-        return torch.lerp(vectors[batch.index], vectors[batch.partner], batch.partner_share)
+        share = torch.full((len(batch.index), 1), batch.partner_share, device=targets.device)
+        if is_weighted:
+            own, other = self.weights[batch.index], self.weights[batch.partner]
+            mixed = torch.lerp(own, other, batch.partner_share)
+            share = torch.where(mixed > 0, batch.partner_share * other / mixed, batch.partner_share)[:, None]
+        return torch.lerp(vectors[batch.index], vectors[batch.partner], share)
 
     def describe(self) -> dict:
         """Figures of the present weights: the solve, how many samples they are worth, what wrong labels get."""

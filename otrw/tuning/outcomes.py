@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from otrw.config import to_dict
+from otrw.errors import UserError
 from otrw.records import ledger
 from otrw.tuning.proposals import Proposal
 from otrw.tuning.space import settings_config
@@ -31,21 +32,47 @@ class Ranked(NamedTuple):
 
 
 def read_proposed(folder: Path) -> list[Proposal]:
-    """Trials that were handed out, in their order; a cut-off last line is dropped from the file."""
-    lines = ledger.read_lines(folder / "proposed.jsonl")
-    ledger.keep_lines(folder / "proposed.jsonl", len(lines))
-    return [Proposal(**line) for line in lines]
+    """Trials that were handed out, in their order; a cut-off last line is dropped from the file. Raises UserError."""
+    path = folder / "proposed.jsonl"
+    lines = ledger.read_lines(path)
+    kinds = {"trial": str, "setting": int, "settings": dict, "seed": int}
+    for number, line in enumerate(lines, start=1):
+        _check_line(path, number, line, kinds)
+    ledger.keep_lines(path, len(lines))
+    return [Proposal(**{key: line[key] for key in kinds}) for line in lines]
 
 
 def read_outcomes(folder: Path) -> dict[str, dict]:
-    """Lines of the trials that are over, by trial; a cut-off last line is dropped from the file."""
-    lines = ledger.read_lines(folder / "trials.jsonl")
-    ledger.keep_lines(folder / "trials.jsonl", len(lines))
+    """Lines of the trials that are over, by trial; a cut-off last line is dropped from the file. Raises UserError."""
+    path = folder / "trials.jsonl"
+    lines = ledger.read_lines(path)
+    kinds = {"trial": str, "state": str, "settings": dict, "epochs": int, "folder": str, "seed": int}
+    for number, line in enumerate(lines, start=1):
+        _check_line(path, number, line, kinds)
+        needs_value = line["state"] == "finished"
+        if not isinstance(line.get("value"), int | float) and (needs_value or line.get("value") is not None):
+            raise UserError(f"{path}: line {number}: value must be a number, got {str(line.get('value'))[:40]!r}")
+    ledger.keep_lines(path, len(lines))
     return {line["trial"]: line for line in lines}
 
 
+def _check_line(path: Path, number: int, line: dict, kinds: dict[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(line.get(key), kind):
+            raise UserError(f"{path}: line {number}: {key} must be of type {kind.__name__}, got {str(line.get(key))[:40]!r}")
+    if not line["trial"].partition("-")[0].isdigit():
+        raise UserError(f"{path}: line {number}: trial must begin with the number of its setting, got {line['trial'][:40]!r}")
+
+
+def own_epochs(search: dict, settings: dict) -> tuple[int, int]:
+    """(epochs of a round, rounds) of a trial's stage 2: the search's, but for what the trial's settings change."""
+    stage2 = search["config"]["stage2"]
+    rounds = settings.get("stage2.rounds", stage2.get("rounds", 1)) if search["row"].startswith("ot") else 1
+    return int(settings.get("stage2.epochs", stage2["epochs"])), int(rounds)
+
+
 def ranking(outcomes: dict[str, dict], num_seeds: int) -> list[Ranked]:
-    """Settings whose trials all finished, best first."""
+    """Settings whose trials all finished, best first. Early stops end a setting with all its seeds (`SettingHalving`)."""
     groups: dict[str, list[dict]] = {}
     for line in outcomes.values():
         if line["state"] == "finished":

@@ -8,22 +8,44 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn, get_args
 
-import yaml
-
-from otrw.config import Config, Variant, to_dict
+from otrw.config import Config, Variant, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.config.earlier_names import with_present_names
 from otrw.config.variants import variant_config
 from otrw.errors import UserError, check
 from otrw.records import ledger
+from otrw.records.config_check import check_config
+from otrw.records.read import read_yaml
 from otrw.tuning.proposals import Algorithm
-from otrw.tuning.space import check_values, grid_settings, load_space, parse_space, to_plain
+from otrw.tuning.space import check_values, grid_size, load_space, parse_space, to_plain
 
 HELD_OUT = {"digits": 20, "cifar10": 100, "cifar100": 20}
 """Validation images a class where the config does not say: cut out before the tail is made, from 178, 5000 and 500."""
 METRICS = tuple(f"validation/{name}" for name in ("balanced_error", "error", "loss", "many_error", "medium_error", "few_error"))
 DEFAULT_TRIALS = 16
+MOST_GRID_TRIALS = 10_000
 RESUMED = ("trials", "concurrent", "address")
+
+
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "row": str,
+    "algorithm": str,
+    "scheduler": str,
+    "metric": str,
+    "grace_epochs": int,
+    "epochs": int,
+    "trials": int,
+    "seeds": list,
+    "retries": int,
+    "processes_per_trial": int,
+    "cpus_per_trial": (int, float),
+    "num_validation": int,
+    "space": dict,
+    "given": dict,
+    "config": dict,
+}
+"""What a search.yaml holds at least."""
 
 
 class Plan(NamedTuple):
@@ -33,6 +55,8 @@ class Plan(NamedTuple):
     search: dict
     """What search.yaml holds."""
     address: str | None
+    is_new: bool = True
+    """Whether its folder was made now."""
 
 
 def make_plan(arguments: Sequence[str], description: str = "") -> Plan:
@@ -96,7 +120,14 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
     algorithm = options.algorithm
     trials = options.trials or DEFAULT_TRIALS
     if algorithm == "grid":
-        size = len(grid_settings(space))
+        size = grid_size(space)
+        check(
+            options.trials is not None or size <= MOST_GRID_TRIALS,
+            "--algorithm",
+            f"a grid of {size:,} settings",
+            f"have at most {MOST_GRID_TRIALS:,}",
+            "list fewer values, take --algorithm random, or say --trials N for the first N",
+        )
         trials = min(options.trials or size, size)
     stage2 = variant_config(config, variant).stage2
     epochs = stage2.epochs * stage2.rounds
@@ -132,30 +163,67 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
 
 def _resumed(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
     folder = Path(options.resume).expanduser().absolute()
-    try:
-        search = yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"--resume must be a search's folder, got {options.resume!r}, which has no search.yaml") from None
+    if not (folder / "search.yaml").is_file():
+        raise UserError(f"--resume must be a search's folder, got {options.resume!r}, which has no search.yaml")
+    with ledger.locked(folder, "--resume", "searches there"):
+        return _changed(folder, options, arguments)
+
+
+def _changed(folder: Path, options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
+    """The plan of a search that was begun, with the changes that are allowed written down."""
+    search = _read_search(folder / "search.yaml")
     search["config"] = with_present_names(search["config"])
     given = [piece.partition("=")[0] for piece in arguments if piece.startswith("--")]
     allowed = ["--resume", *map(_flag, RESUMED)]
     other = [flag for flag in given if flag not in allowed]
     check(not other, "--resume", ", ".join(other), f"come with none but {', '.join(allowed[1:])}", "all else is read from it")
     if options.trials is not None:
-        size = len(grid_settings(parse_space(search["space"]))) if search["algorithm"] == "grid" else math.inf
+        size = grid_size(parse_space(search["space"])) if search["algorithm"] == "grid" else math.inf
         check(search["trials"] <= options.trials <= size, "--trials", options.trials, f"be {search['trials']} or more")
         search["trials"] = options.trials
     if options.concurrent is not None:
         search["concurrent"] = options.concurrent
     ledger.write_yaml(folder / "search.yaml", search)
-    return Plan(folder, search, options.address)
+    return Plan(folder, search, options.address, is_new=False)
+
+
+def _read_search(path: Path) -> dict:
+    """What search.yaml holds. Raises UserError where a part is missing or of another kind."""
+    search = read_yaml(path)
+    if not isinstance(search, dict):
+        raise UserError(f"{path}: must hold a search, got {type(search).__name__}")
+    for key, kinds in KINDS.items():
+        value = search.get(key)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UserError(f"{path}: {key} must be there as this package wrote it, got {str(value)[:40]!r}")
+    choices = {"algorithm": get_args(Algorithm), "scheduler": ("asha", "none"), "metric": METRICS, "row": get_args(Variant)}
+    for key, known in choices.items():
+        if search[key] not in known:
+            raise UserError(f"{path}: {key} must be one of {', '.join(known)}, got {str(search[key])[:40]!r}")
+    if not search["seeds"] or not all(isinstance(seed, int) for seed in search["seeds"]):
+        raise UserError(f"{path}: seeds must be whole numbers, got {str(search['seeds'])[:40]}")
+    parse_space(search["space"])
+    config = with_present_names(search["config"])
+    try:
+        check_config(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    needed = ("data.num_validation_per_class", "stage2.epochs", "run.seed", "run.cpu", "run.preset")
+    missing = [key for key in needed if key not in flatten(config)]
+    missing += [key for key in ("data.num_validation_per_class",) if key not in search["given"]]
+    if missing:
+        raise UserError(f"{path}: must hold {missing[0]}, as this package wrote it")
+    return search
 
 
 def describe(plan: Plan) -> list[str]:
     """What is about to be searched, in a few lines."""
     search, config = plan.search, plan.search["config"]
     per_class = config["data"]["num_validation_per_class"]
-    early = f", stopped early by ASHA from epoch {search['grace_epochs']} of {search['epochs']} on"
+    grace, epochs = search["grace_epochs"], search["epochs"]
+    early = f", stopped early by ASHA from epoch {grace} of {epochs} on"
+    if {"stage2.epochs", "stage2.rounds"} & search["space"].keys():
+        early = f", stopped early by ASHA from {100 * grace / epochs:.0f} % of each trial's own epochs on"
     seeds = f" on {len(search['seeds'])} seeds each" if len(search["seeds"]) > 1 else ""
     lines = [
         f"search in {plan.folder}",
@@ -230,7 +298,7 @@ def _check_optuna() -> None:
 
 
 def _num_classes(config: Config) -> int:
-    return {"digits": 10, "cifar10": 10, "cifar100": 100}[config.data.source]
+    return 20 if config.data.labels == "coarse" else {"digits": 10, "cifar10": 10, "cifar100": 100}[config.data.source]
 
 
 def _flag(key: str) -> str:

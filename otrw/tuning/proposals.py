@@ -4,11 +4,12 @@ What was proposed and what came of it are two files of JSON lines in the search'
 an interruption as if nothing had happened.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from otrw.errors import UserError
-from otrw.tuning.space import Space, grid_settings, sample_settings
+from otrw.tuning.space import Space, grid_setting, sample_settings
 
 Algorithm = Literal["random", "grid", "optuna"]
 
@@ -70,12 +71,13 @@ class Proposals:
         return self._waiting.pop(0) if self._waiting else None
 
     def tell(self, proposal: Proposal, value: float | None) -> None:
-        """A trial is over, with this value (smaller is better) or none where it failed."""
+        """A trial is over, with this value (smaller is better), none where it failed, nan where it was not begun."""
         values = self._values.setdefault(proposal.setting, {})
         values[proposal.seed] = value
         if self._tpe and len(values) == len(self._seeds):
-            found = [value for value in values.values() if value is not None]
-            self._tpe.tell(proposal.setting, sum(found) / len(found) if len(found) == len(values) else None)
+            has_failed = any(value is None for value in values.values())
+            found = [value for value in values.values() if value is not None and not math.isnan(value)]
+            self._tpe.tell(proposal.setting, sum(found) / len(found) if found and not has_failed else None)
 
     def _proposal(self, number: int, settings: dict[str, Any], seed: int) -> Proposal:
         name = f"{number:04d}" + (f"-seed{seed}" if len(self._seeds) > 1 else "")
@@ -84,7 +86,7 @@ class Proposals:
 
 def _random_or_grid(algorithm: Algorithm, space: Space, seed: int) -> Callable[[int], dict[str, Any]]:
     if algorithm == "grid":
-        return grid_settings(space).__getitem__
+        return lambda number: grid_setting(space, number)
     return lambda number: sample_settings(space, number, seed)
 
 

@@ -1,18 +1,18 @@
 """A search from its plan to its best config: stage 1, then trials by Ray Tune, every outcome written as it comes."""
 
+import math
 import shutil
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 import ray.exceptions
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -21,7 +21,16 @@ from rich.console import Console
 from otrw.errors import UserError
 from otrw.records import ledger
 from otrw.tuning.connect import check_nodes, connect
-from otrw.tuning.outcomes import format_value, print_outcomes, read_outcomes, read_proposed, short_names, write_best
+from otrw.tuning.halving import SettingHalving
+from otrw.tuning.outcomes import (
+    format_value,
+    own_epochs,
+    print_outcomes,
+    read_outcomes,
+    read_proposed,
+    short_names,
+    write_best,
+)
 from otrw.tuning.proposals import Proposal, Proposals
 from otrw.tuning.space import parse_space
 from otrw.tuning.trial import Job, run_trial, shared_stage1, trial_settings
@@ -37,6 +46,11 @@ def run_search(folder: Path, search: dict, console: Console, address: str | None
 
     search: as in search.yaml. address: of a Ray cluster, None for Ray on this machine. Raises UserError for bad input.
     """
+    with ledger.locked(folder, "--resume", "searches there"):
+        return _run_search(folder, search, console, address)
+
+
+def _run_search(folder: Path, search: dict, console: Console, address: str | None) -> bool:
     say = _printer(console)
     outcomes = read_outcomes(folder)
     proposals = _proposals(folder, search, outcomes)
@@ -75,8 +89,15 @@ def _proposals(folder: Path, search: dict, outcomes: dict[str, dict]) -> Proposa
         seeds=search["seeds"],
         search_seed=search["config"]["run"]["seed"],
         proposed=read_proposed(folder),
-        outcomes={name: line["value"] if line["state"] != "failed" else None for name, line in outcomes.items()},
+        outcomes={name: _told(line) for name, line in outcomes.items()},
     )
+
+
+def _told(line: dict) -> float | None:
+    """What the proposals learn of a trial: its value, nan where its setting was stopped before it began, None: failed."""
+    if line["state"] == "failed":
+        return None
+    return math.nan if line["value"] is None else line["value"]
 
 
 def _job(folder: Path, search: dict, resources: dict[str, float]) -> Job:
@@ -133,7 +154,8 @@ def _stage1_task(job: Job, seed: int) -> None:
 def _run_trials(
     folder: Path, search: dict, job: Job, proposals: Proposals, outcomes: dict[str, dict], say: Callable[[str], None]
 ) -> None:
-    scheduler = _scheduler(folder, search, outcomes)
+    halving = _halving(folder, search, outcomes)
+    written = _Outcomes(folder, search, outcomes, say)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, job=job),
@@ -141,8 +163,8 @@ def _run_trials(
             tune.PlacementGroupFactory([_bundle(job)] if job.num_processes == 1 else [{}, *[_bundle(job)] * job.num_processes]),
         ),
         tune_config=tune.TuneConfig(
-            search_alg=_Searcher(proposals, folder, search["metric"]),
-            scheduler=scheduler,
+            search_alg=_Searcher(proposals, folder, search["metric"], halving, written),
+            scheduler=_Scheduler(halving, search["metric"]) if halving else FIFOScheduler(),
             num_samples=search["trials"] * len(search["seeds"]) - len(outcomes),
             max_concurrent_trials=search["concurrent"],
             reuse_actors=job.num_processes == 1,
@@ -152,7 +174,7 @@ def _run_trials(
             name=f"{time.time_ns()}",  # Ray's own state is not gone on with: the files of the search say what is over
             storage_path=str(folder / "ray"),
             failure_config=tune.FailureConfig(max_failures=search["retries"]),
-            callbacks=[_Outcomes(folder, search, outcomes, say)],
+            callbacks=[written],
             verbose=0,
         ),
     )
@@ -160,58 +182,47 @@ def _run_trials(
     shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
-def _scheduler(folder: Path, search: dict, outcomes: dict[str, dict]) -> TrialScheduler:
-    """ASHA, told what the trials before an interruption had reached at each epoch; or none."""
+def _halving(folder: Path, search: dict, outcomes: dict[str, dict]) -> SettingHalving | None:
+    """Successive halving, told what the trials before an interruption had reached at each epoch; None without early stops."""
     if search["scheduler"] == "none":
-        return FIFOScheduler()
-    asha = _AshaBySeed(search)
+        return None
+    halving = SettingHalving(search["grace_epochs"] / search["epochs"], REDUCTION_FACTOR)
     key = search["metric"].partition("/")[2]
-    epochs_per_round = search["config"]["stage2"]["epochs"]
     for name, line in outcomes.items():
-        earlier: Any = SimpleNamespace(trial_id=name, config={"seed": line["seed"]})
-        asha.on_trial_add(None, earlier)
+        setting = int(name.partition("-")[0])
+        epochs_per_round, rounds = own_epochs(search, line["settings"])
         for epoch in ledger.read_lines(folder / line["folder"] / "metrics.jsonl"):
             number = (epoch["round"] - 1) * epochs_per_round + epoch["epoch"]
-            if "validation" in epoch and number <= line["epochs"]:
-                asha.on_trial_result(None, earlier, {"epoch": number, search["metric"]: epoch["validation"][key]})
-    return asha
+            if "validation" in epoch and number <= line["epochs"] and epoch["validation"][key] is not None:
+                halving.report(setting, line["seed"], number / (epochs_per_round * rounds), epoch["validation"][key])
+        if line["state"] == "stopped":
+            halving.stop(setting)
+    return halving
 
 
-class _AshaBySeed(FIFOScheduler):
-    """ASHA among the trials of each seed: seeds differ in their split, which is no merit of a setting."""
+class _Scheduler(FIFOScheduler):
+    """Ends a trial whose setting is not to go on."""
 
-    def __init__(self, search: dict) -> None:
+    def __init__(self, halving: SettingHalving, metric: str) -> None:
         super().__init__()
-        self._of_seed: dict[int, Any] = {
-            seed: ASHAScheduler(
-                time_attr="epoch",
-                metric=search["metric"],
-                mode="min",
-                max_t=search["epochs"],
-                grace_period=search["grace_epochs"],
-                reduction_factor=REDUCTION_FACTOR,
-            )
-            for seed in search["seeds"]
-        }
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self._of_seed[trial.config["seed"]].on_trial_add(tune_controller, trial)
+        self._halving, self._metric = halving, metric
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict) -> str:
-        return self._of_seed[trial.config["seed"]].on_trial_result(tune_controller, trial, result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict) -> None:
-        self._of_seed[trial.config["seed"]].on_trial_complete(tune_controller, trial, result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._of_seed[trial.config["seed"]].on_trial_remove(tune_controller, trial)
+        if "failed" in result or result.get("finished") or self._metric not in result:
+            return TrialScheduler.CONTINUE
+        setting = int(trial.config["trial"].partition("-")[0])
+        goes_on = self._halving.report(setting, trial.config["seed"], result["share"], result[self._metric])
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
 class _Searcher(Searcher):
     """Gives Ray Tune our proposals and writes down what was handed out."""
 
-    def __init__(self, proposals: Proposals, folder: Path, key: str) -> None:
+    def __init__(
+        self, proposals: Proposals, folder: Path, key: str, halving: SettingHalving | None, outcomes: "_Outcomes"
+    ) -> None:
         super().__init__()
+        self._halving, self._outcomes = halving, outcomes
         self._proposals = proposals
         self._key = key
         self._folder = folder
@@ -222,7 +233,9 @@ class _Searcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        proposal = self._proposals.next()
+        while (proposal := self._proposals.next()) and self._halving and self._halving.is_stopped(proposal.setting):
+            self._outcomes.skip(proposal)
+            self._proposals.tell(proposal, math.nan)
         if proposal is None:
             return Searcher.FINISHED
         self._given[trial_id] = proposal
@@ -275,6 +288,13 @@ class _Outcomes(tune.Callback):
     def _write(self, trial: Trial, state: str, error: str | None = None) -> None:
         config, result = trial.config, trial.last_result or {}
         value = result.get(self._search["metric"]) if state != "failed" else None
+        self._add(config, state, value, result, error)
+
+    def skip(self, proposal: Proposal) -> None:
+        """A seed that is not trained, since its setting was stopped by others."""
+        self._add(proposal._asdict(), "stopped", None, {}, None)
+
+    def _add(self, config: dict, state: str, value: float | None, result: dict, error: str | None) -> None:
         line = {
             "trial": config["trial"],
             "state": state,

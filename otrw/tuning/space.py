@@ -8,7 +8,6 @@ ot.weights: {choice: [semi_relaxed, network]}
 """
 
 import difflib
-import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -16,16 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 
-from otrw.config import Config, to_dict
+from otrw.config import Config, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.errors import UserError, check
-from otrw.records.fingerprint import flatten
+from otrw.records.read import read_yaml
 
 SPACES = Path(__file__).resolve().parent / "spaces"
 RANGES = ("uniform", "loguniform", "randint")
 LISTS = ("choice", "grid")
+MOST_VALUES = 1000  # of one setting; each is tried on the config before a search starts
+LARGEST = 2**53  # whole numbers up to here are exact as floats
 NOT_SEARCHED = ("run.", "variants", "stage1.checkpoint", "data.num_validation_per_class", "data.seed")
 
 
@@ -63,9 +63,9 @@ def load_space(name: str) -> Space:
         known = ", ".join(sorted(path.stem for path in SPACES.glob("*.yaml")))
         raise UserError(f"--space must name a file or one of {known}, got {name!r}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"--space {name} must be a YAML file ({' '.join(str(error).split())[:120]})") from None
+        content = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"--space {name} must be a YAML file ({error})") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f"--space {name} must hold lines such as ot.epsilon: {{loguniform: [0.02, 1.0]}}")
     return parse_space(content)
@@ -114,14 +114,20 @@ def sample_settings(space: Space, number: int, seed: int) -> dict[str, object]:
     return {path: distribution.sample(generator) for path, distribution in space.items()}
 
 
-def grid_settings(space: Space) -> list[dict[str, object]]:
-    """All combinations, the last path changing fastest. Raises UserError where a path has a range instead of a list."""
+def grid_size(space: Space) -> int:
+    """How many settings a grid has. Raises UserError where a path has a range instead of a list."""
     for path, distribution in space.items():
         check(distribution.kind in LISTS, f"space {path}", distribution.kind, "be grid or choice with --algorithm grid")
-    return [
-        dict(zip(space, combination, strict=True))
-        for combination in itertools.product(*(distribution.values for distribution in space.values()))
-    ]
+    return math.prod(len(distribution.values) for distribution in space.values())
+
+
+def grid_setting(space: Space, number: int) -> dict[str, object]:
+    """Setting `number` of all combinations, the last path changing fastest."""
+    settings: dict[str, object] = {}
+    for path, distribution in reversed(space.items()):
+        number, place = divmod(number, len(distribution.values))
+        settings[path] = distribution.values[place]
+    return {path: settings[path] for path in space}
 
 
 def _distribution(path: str, entry: object) -> Distribution:
@@ -132,21 +138,39 @@ def _distribution(path: str, entry: object) -> Distribution:
     ((kind, values),) = entry.items()
     check(isinstance(values, list) and len(values) > 0, f"space {path}", entry, "list values", f"e.g. {{{kind}: [1, 2]}}")
     if kind in LISTS:
+        check(
+            len(values) <= MOST_VALUES, f"space {path}", f"{len(values)} values", f"list at most {MOST_VALUES}", "take a range"
+        )
         check(len(set(map(repr, values))) == len(values), f"space {path}", values, "list each value once")
+        check(
+            all(map(_is_plain, values)),
+            f"space {path}",
+            values,
+            "list finite numbers, words, true, false, null or lists of them",
+        )
         return Distribution(kind, tuple(values))
     number = int if kind == "randint" else (int, float)
     values = [_number(value) for value in values]
     is_range = len(values) == 2 and all(isinstance(value, number) and not isinstance(value, bool) for value in values)
     check(
-        is_range and all(math.isfinite(value) for value in values),
+        is_range and all(math.isfinite(value) and abs(value) <= LARGEST for value in values),
         f"space {path}",
         values,
         f"be [low, high] of {'whole ' if kind == 'randint' else ''}numbers for {kind}",
+        f"finite and up to {LARGEST:.0e}",
     )
     low, high = values
     check(low < high, f"space {path}", values, "be [low, high] with low < high", "give a single value on the command line")
     check(kind != "loguniform" or low > 0, f"space {path}", values, "start above 0 for loguniform")
     return Distribution(kind, (low, high) if kind == "randint" else (float(low), float(high)))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, int | float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str)
 
 
 def _number(value: object) -> object:

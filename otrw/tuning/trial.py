@@ -102,7 +102,7 @@ def _train(config: Config, job: Job, searched: Mapping[str, object], report: Cal
         if value is None:
             raise UserError(f"--metric must be a number on this data, got null for {job.metric}; try validation/balanced_error")
         figures = {f"validation/{name}": figure for name, figure in line["validation"].items() if figure is not None}
-        report(epoch=epoch, finished=finished, **figures)
+        report(epoch=epoch, share=epoch / epochs, finished=finished, **figures)
 
     for line in ledger.read_lines(folder / "metrics.jsonl"):
         tell(line)  # of an earlier attempt

@@ -15,6 +15,7 @@ from otrw.analysis.figures.comparison import class_errors, class_weights, compar
 from otrw.analysis.figures.make import make_figures
 from otrw.analysis.figures.search import read_trials
 from otrw.analysis.statistics import best_so_far, reliability
+from otrw.commands.figures import main
 from otrw.errors import UserError
 from otrw.records.experiments import load_experiments
 from otrw.records.ledger import write_columns
@@ -54,7 +55,7 @@ def write_parquet(path):
 
 
 def entries_of(root):
-    experiments, problems = load_experiments([root], unique=False)
+    experiments, problems, _ = load_experiments([root], unique=False)
     assert problems == []
     return experiments
 
@@ -94,9 +95,25 @@ def test_committed_records_have_no_samples_and_that_is_said(tmp_path):
     write_record(tmp_path / "records" / "run", variant="ot_meta")
     experiments = entries_of(tmp_path / "records")
     lines = list(make_figures(experiments, ["weights", "reliability", "curves"], folder=tmp_path / "out", formats=("png",)))
-    assert [str(line).split(":")[0] for line in lines] == ["weights", "reliability", "curves"]
+    assert [str(line).split(":")[0] for line in lines] == ["figure weights", "figure reliability", "figure curves"]
     assert all("not made: none of 1 records has" in str(line) for line in lines)
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_made_is_an_error_that_names_the_figure(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"^figure error: not made: none of 0 records has an error"):
+        main([str(tmp_path / "empty"), "--figure", "error", "--output", str(tmp_path / "out")])
+
+
+def test_a_damaged_curve_costs_its_record_only(tmp_path):
+    write_record(tmp_path / "whole", error=10.0)
+    damaged = write_record(tmp_path / "damaged", error=10.0, seed=1)
+    (damaged / "metrics.jsonl").write_text("[]\n")
+    loaded = load_experiments([tmp_path], unique=False)
+    assert [experiment.seed for experiment in loaded.experiments] == [0]
+    (problem,) = loaded.problems
+    assert "metrics.jsonl: line 1 is damaged" in problem
 
 
 def test_searches_and_benchmarks(tmp_path):
@@ -224,8 +241,9 @@ def test_bad_input_gives_one_line_and_exit_code_2(arguments, message, tmp_path):
 def test_the_readmes_figures_are_small_and_there():
     paths = sorted((ROOT / "analysis" / "figures").glob("*.png"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = (ROOT / "analysis" / "RESULTS.md").read_text(encoding="utf-8")
     assert len(paths) >= 2
     check_files(paths)
     for path in paths:
         assert path.stat().st_size < 150_000
-        assert f"](analysis/figures/{path.name})" in readme
+        assert f"](analysis/figures/{path.name})" in readme or f"](figures/{path.name})" in results

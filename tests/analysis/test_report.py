@@ -13,7 +13,7 @@ import pytest
 from made_records import write_record
 
 from otrw.analysis.report.page import make_page
-from otrw.analysis.report.svg import ticks
+from otrw.analysis.report.svg import histogram, ticks
 from otrw.records.experiments import load_experiments
 from otrw.records.ledger import write_columns
 
@@ -75,7 +75,7 @@ def run(tmp_path):
 
 
 def page_of(*folders):
-    experiments, problems = load_experiments(folders, unique=False)
+    experiments, problems, _ = load_experiments(folders, unique=False)
     assert problems == []
     return make_page(experiments)
 
@@ -84,7 +84,7 @@ def test_the_page_shows_everything_and_needs_nothing(run):
     text, problems = page_of(run)
     assert problems == []
     page = Page(text)
-    assert page.sections == ["summary", "curves", "classes", "confusion", "gallery", "settings"]
+    assert page.sections == ["summary", "gallery", "curves", "classes", "confusion", "settings"]
     assert not re.search(r"https?:|<script|<link|@import|url\(|src=\"(?!data:image/png;base64,)", text)
     words = " ".join(page.texts)
     for expected in ("Digits-LT, 40 % wrong labels (symmetric), imbalance factor 20", "stage 1 alone", "12.5", "<one>", "t&o"):
@@ -161,3 +161,16 @@ def test_bad_input_gives_one_line_and_exit_code_2(arguments, message):
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_epochs_are_marked_by_whole_numbers():
+    assert ticks(2.0, whole=True) == [0.0, 1.0, 2.0]
+    assert all(tick == int(tick) for highest in range(1, 300) for tick in ticks(float(highest), whole=True))
+    assert 0.5 in ticks(2.0)
+
+
+def test_labels_of_a_wide_histogram_do_not_overlap():
+    chart = histogram([("weights", np.logspace(-5, 3, 500), "red")], "weight")
+    places = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="236.0" text-anchor="middle"', chart)]
+    assert len(places) >= 2
+    assert min(np.diff(places)) > 35

@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 
 
 def blocks_of(root, **settings):
-    experiments, problems = load_experiments([root])
+    experiments, problems, _ = load_experiments([root])
     assert problems == []
     return make_blocks(experiments, PUBLISHED, **settings)
 
@@ -178,7 +178,7 @@ def test_one_line_a_record_keeps_the_columns_of_every_version(tmp_path):
     settings["ot"]["dropped_since"] = 7
     del settings["ot"]["solver"]
     (old / "config.yaml").write_text(yaml.safe_dump(settings))
-    experiments, problems = load_experiments([tmp_path])
+    experiments, problems, _ = load_experiments([tmp_path])
     assert problems == []
     new, before = csv.DictReader(io.StringIO(formats.records_csv(experiments)))
     assert (new["result.added_later.figure"], before["result.added_later.figure"]) == ("3", "")
@@ -248,7 +248,7 @@ def test_trials_of_a_search_are_no_rows_of_the_table(tmp_path):
     write_record(tmp_path / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "search" / "trials" / "0-0", *OFFICIAL, error=1.0, seed=1)
     (tmp_path / "search" / "search.yaml").write_text("{}")
-    experiments, problems = load_experiments([tmp_path])
+    experiments, problems, _ = load_experiments([tmp_path])
     assert problems == []
     assert [experiment.record.path.parent.name for experiment in experiments] == ["run"]
     assert len(load_experiments([tmp_path / "search" / "trials"])[0]) == 1  # asked for by name
@@ -258,11 +258,13 @@ def test_a_local_copy_and_a_repeated_seed_count_once(tmp_path):
     for root in ("committed", "local"):
         write_record(tmp_path / root / "run", *OFFICIAL, error=10.0)
     write_record(tmp_path / "local" / "again", *OFFICIAL, error=30.0)
-    experiments, problems = load_experiments([tmp_path / "committed", tmp_path / "local"])
-    assert [experiment.record.path for experiment in experiments] == [tmp_path / "committed" / "run" / "ot_meta"]
-    (problem,) = problems
-    assert "again" in problem
-    assert "counted once" in problem
+    loaded = load_experiments([tmp_path / "committed", tmp_path / "local"])
+    assert [experiment.record.path for experiment in loaded.experiments] == [tmp_path / "committed" / "run" / "ot_meta"]
+    assert loaded.problems == []
+    (repeated,) = loaded.repeated  # a copy is nothing to speak of
+    assert "again" in repeated
+    (line,) = loaded.summary()
+    assert line.startswith("1 record repeats")
 
 
 def test_broken_records_get_a_line_each_and_the_rest_is_shown(tmp_path):
@@ -275,7 +277,7 @@ def test_broken_records_get_a_line_each_and_the_rest_is_shown(tmp_path):
             (folder / "result.json").write_text((folder / "result.json").read_text().replace('"row": "ot"', '"row": "new"'))
     partial = write_record(tmp_path / "partial", *OFFICIAL, seed=6)
     (partial / "result.json").unlink()  # still training: no record yet, no complaint
-    experiments, problems = load_experiments([tmp_path, tmp_path / "nowhere"])
+    experiments, problems, _ = load_experiments([tmp_path, tmp_path / "nowhere"])
     assert [experiment.record.path.parent.name for experiment in experiments] == ["whole"]
     assert len(problems) == 4
     for problem, name in zip(sorted(problems), ("cut", "empty", "other", "unknown"), strict=True):
@@ -305,7 +307,7 @@ def test_a_damaged_figure_costs_its_record_only(tmp_path, damage):
     write_record(tmp_path / "damaged", *OFFICIAL, seed=1)
     path = tmp_path / "damaged" / "ot_meta" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    experiments, (problem,) = load_experiments([tmp_path])
+    experiments, (problem,), _ = load_experiments([tmp_path])
     assert len(experiments) == 1
     assert f"result.json: {next(iter(damage))}" in problem
     assert "\n" not in problem
@@ -348,13 +350,16 @@ def script(*arguments, cwd=ROOT):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_readme_shows_the_committed_records(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(readme, encoding="utf-8")
-    done = script("analysis/make_table.py", "--write", str(copy))
+@pytest.mark.parametrize(
+    ("name", "options"), [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", [])], ids=["README", "RESULTS"]
+)
+def test_the_pages_show_the_committed_records(tmp_path, name, options):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    copy = tmp_path / "page.md"
+    copy.write_text(text, encoding="utf-8")
+    done = script("analysis/make_table.py", "--write", str(copy), *options)
     assert (done.returncode, done.stderr) == (0, "")
-    assert copy.read_text(encoding="utf-8") == readme, "run: python analysis/make_table.py --write README.md"
+    assert copy.read_text(encoding="utf-8") == text, f"run: python analysis/make_table.py --write {name} {' '.join(options)}"
 
 
 def test_the_command_loads_no_torch(root):
@@ -420,3 +425,38 @@ def test_a_record_that_names_no_preset_belongs_to_the_one_with_the_same_method(t
 def _own(config):
     axes = {f"data.{axis}" for axis in AXES}
     return {path: value for path, value in decisive_settings(config).items() if path not in axes}
+
+
+def test_a_dash_everywhere_says_why(tmp_path):
+    test = {"error": 10.0, "few_error": None}
+    write_record(tmp_path / "run", *OFFICIAL, test=test, true_sizes=[4990, 24])
+    text = formats.markdown(blocks_of(tmp_path, metric="few", datasets=["cifar10"]))
+    assert "No values: no class has fewer than 20 training images; classes have 24 to 4990." in text
+
+
+def test_local_runs_win_over_committed_ones_and_one_line_says_how_many_repeat(tmp_path, monkeypatch, capsys):
+    from otrw.commands import table
+
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "committed")
+    for name, error in (("committed", 10.0), ("local", 20.0)):
+        for variant in ("ot_meta", "ot", "class_balanced_meta"):
+            write_record(tmp_path / name / "run", *OFFICIAL, variant=variant, error=error)
+    roots = [str(tmp_path / "committed"), str(tmp_path / "local")]
+    table.main([*roots, "--format", "markdown"])
+    printed = capsys.readouterr()
+    assert "| 20.0 |" in printed.out
+    assert "| 10.0 |" not in printed.out
+    assert printed.err == "3 records repeat a method and seed and are counted once; --verbose lists them\n"
+    table.main([*roots, "--verbose"])
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_precision_stands_in_a_footnote_and_is_never_averaged_over(tmp_path):
+    write_record(tmp_path / "a", *OFFICIAL, error=10.0, seed=0)
+    other = write_record(tmp_path / "b", *OFFICIAL, error=20.0, seed=1)
+    (other / "environment.json").write_text('{"precision": "bf16"}')
+    lines = [line for line in blocks_of(tmp_path)[0].lines if line.name == "OT + meta"]
+    assert [(line.cells[100.0].mean, line.differences) for line in lines] == [
+        (10.0, ()),
+        (20.0, ("trained in bf16 (others: float32)",)),
+    ]

@@ -202,7 +202,7 @@ def test_an_unknown_key_is_refused_by_name_on_the_command_line_and_in_a_file(key
         ("run.compile", "perhaps"),
         ("variants", "[]"),
         ("variants", "[ot_meta, magic]"),
-        ("variants", "ot_meta"),
+        ("variants", "ot_mata"),
     ],
 )
 def test_a_bad_value_gives_one_line_with_its_path_and_the_value(path, value):

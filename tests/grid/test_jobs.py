@@ -7,6 +7,7 @@ from otrw.config.command_line import parse_config
 from otrw.config.variants import variant_config
 from otrw.errors import UserError
 from otrw.grid.jobs import finished_variants, job_state, make_jobs, variant_work
+from otrw.grid.precision import resolved_precision
 from otrw.records import ledger
 from otrw.records.fingerprint import fingerprint
 
@@ -106,3 +107,25 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
         with pytest.raises(UserError, match="another process trains there"), ledger.locked(tmp_path):
             pass
     assert not ledger.is_locked(tmp_path)
+
+
+def test_a_record_of_another_precision_is_not_the_run_that_is_asked_for(tmp_path):
+    job = make_jobs(*DIGITS, ["--run.cpu", "true"])[0]
+    (bf16,) = make_jobs(["digits_lt"], ["digits"], [20.0], [0], ["--run.cpu", "true", "--run.precision", "bf16"])
+    assert job.name != bf16.name
+    folder = tmp_path / "run" / "ot_meta"
+    write_record(folder, job.config, "ot_meta")
+    ledger.write_json(folder / "environment.json", {"precision": "bf16"})
+    finished = finished_variants([tmp_path])
+    assert not job_state(job, tmp_path, finished)["ot_meta"].is_done
+    assert job_state(bf16, tmp_path, finished)["ot_meta"].is_done
+
+
+@pytest.mark.parametrize("arguments", [[], ["--run.precision=bf16"], ["--run.cpu=true"]])
+def test_the_precision_is_the_one_that_training_will_have(arguments):
+    from otrw.training.run import start_accelerator
+
+    run = parse_config(arguments).run
+    accelerator = start_accelerator(run)
+    assert accelerator.mixed_precision == resolved_precision(run)
+    accelerator.state._reset_state(True)

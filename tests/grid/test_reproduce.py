@@ -49,6 +49,22 @@ def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
     assert results(runs) == first
 
 
+def test_two_grids_at_once_share_the_work_and_both_tell_the_truth(tmp_path):
+    options = [*SMALL, *SHORT, "--directory", tmp_path, "--concurrent", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(command(*options), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=280) for process in both]
+    for process, (out, err) in zip(both, outputs, strict=True):
+        assert process.returncode == 0, out + err
+        assert "2 of 2 runs done" in out
+        assert "failed" not in out
+    assert sum(out.count(": starts") for out, _ in outputs) == 2  # no run twice
+    assert len(results(tmp_path)) == 6
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_trains_nothing_twice(tmp_path):
     long = [*SMALL, "--stage1.epochs", "40", "--stage2.epochs", "10", "--run.tensorboard", "false", "--directory", tmp_path]

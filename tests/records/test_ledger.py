@@ -179,3 +179,16 @@ def test_folders_that_vanish_while_results_are_looked_for_are_no_matter(tmp_path
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("called", "recorded"),
+    [
+        ("/home/me/otrw/launch/train.py", "launch/train.py"),
+        ("launch/train.py", "launch/train.py"),
+        ("/x/otrw/__main__.py", "-m otrw"),
+    ],
+)
+def test_a_record_says_how_it_was_called_without_folders_of_the_machine(monkeypatch, called, recorded):
+    monkeypatch.setattr("sys.argv", [called, "--run.seed", "1"])
+    assert ledger.environment()["command"] == [recorded, "--run.seed", "1"]

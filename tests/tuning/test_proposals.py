@@ -1,5 +1,7 @@
 """Which trial comes next: every one once, the same after an interruption."""
 
+import math
+
 import pytest
 
 from otrw.tuning.proposals import Proposals
@@ -87,3 +89,14 @@ def test_the_values_of_a_drawn_setting_lie_in_the_space():
     for proposal in drain(proposals("optuna", RANGES, num_settings=30)):
         assert 0.01 <= proposal.settings["ot.epsilon"] <= 1.0
         assert proposal.settings["ot.weights"] in ("semi_relaxed", "sgd")
+
+
+@pytest.mark.parametrize(("last", "expected"), [(math.nan, 2.0), (4.0, 3.0), (None, None)])
+def test_a_seed_that_was_not_begun_takes_nothing_from_what_the_others_tell(last, expected, monkeypatch):
+    source = proposals("optuna", RANGES, num_settings=1, seeds=(0, 1))
+    told = []
+    monkeypatch.setattr(source._tpe, "tell", lambda number, value: told.append(value))
+    first, second = drain(source)
+    source.tell(first, 2.0)
+    source.tell(second, last)
+    assert told == [expected]

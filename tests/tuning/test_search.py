@@ -80,9 +80,8 @@ def search_here(plan):
     """Run a plan in this process: (whether a best was found, lines of trials.jsonl)."""
     from otrw.tuning.ray_search import run_search
 
-    console = Console(width=80, file=open(os.devnull, "w"))  # noqa: SIM115
-    found = run_search(plan.folder, plan.search, console, None)
-    console.file.close()
+    with open(os.devnull, "w") as nowhere:
+        found = run_search(plan.folder, plan.search, Console(width=80, file=nowhere), None)
     return found, ledger.read_lines(plan.folder / "trials.jsonl")
 
 
@@ -350,6 +349,82 @@ def test_what_a_resumed_search_may_change(tmp_path):
         make_plan([f"--resume={plan.folder}", "--trials=4"])
     with pytest.raises(UserError, match=r"--resume must come with none but .*, got '--ot.epsilon'"):
         make_plan([f"--resume={plan.folder}", "--ot.epsilon=1"])
+
+
+def test_two_that_go_on_with_one_search_are_not_let_in_together(tmp_path):
+    plan = plan_of(tmp_path)
+    before = sorted(plan.folder.iterdir())
+    with ledger.locked(plan.folder):
+        with pytest.raises(UserError, match=r"--resume must not be running, got .*; another process searches there"):
+            make_plan([f"--resume={plan.folder}"])
+        with pytest.raises(UserError, match="another process searches there"):
+            search_here(plan)
+    assert sorted(plan.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("search.yaml", "[1"),
+        ("search.yaml", "[" * 100_000),
+        ("search.yaml", "- 1"),
+        ("search.yaml", "{}"),
+        ("search.yaml", ("seeds:", "sheds:")),
+        ("search.yaml", ("algorithm: random", "algorithm: magic")),
+        ("search.yaml", ("num_validation_per_class: 20", "num_validation_per_class: []")),
+        ("trials.jsonl", "[]\n"),
+        ("trials.jsonl", "{}\n"),
+        ("trials.jsonl", "broken\n{}\n"),
+        ("trials.jsonl", '{"trial": "x", "state": "finished", "settings": {}, "epochs": 1, "folder": "f", "seed": 0}\n'),
+        ("proposed.jsonl", '{"trial": "0000"}\n'),
+        ("proposed.jsonl", b"\xff\n"),
+    ],
+)
+def test_a_damaged_search_is_one_line_and_stays_as_it_is(tmp_path, name, text, monkeypatch, capfd):
+    plan = plan_of(tmp_path)
+    path = plan.folder / name
+    if isinstance(text, tuple):
+        assert text[0] in path.read_text()
+        path.write_text(path.read_text().replace(*text))
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = path.read_bytes()
+    monkeypatch.setattr(sys, "argv", [SCRIPT, f"--resume={plan.folder}"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(SCRIPT, run_name="__main__")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert leaving.value.code == 2
+    assert line.startswith("error: ")
+    assert name in line or "space" in line
+    assert path.read_bytes() == before
+
+
+def test_a_grid_of_millions_is_refused_at_once(tmp_path):
+    paths = ("stage2.batch_size", "stage2.epochs", "ot.num_steps")
+    space = write_space(tmp_path, {path: {"grid": list(range(1, 25))} for path in paths})
+    with pytest.raises(UserError, match=r"--algorithm must have at most 10,000, got 'a grid of 13,824 settings'"):
+        plan_of(tmp_path, space, "--algorithm=grid")
+    assert plan_of(tmp_path, space, "--algorithm=grid", "--trials=3").search["trials"] == 3
+
+
+def test_coarse_labels_hold_out_images_of_twenty_classes(tmp_path):
+    plan = make_plan([f"--storage={tmp_path}", "--config=cifar100_lt", "--data.labels=coarse"])
+    assert plan.search["num_validation"] == 400
+
+
+@pytest.mark.slow
+def test_trials_of_more_rounds_are_judged_at_shares_of_their_own_epochs(own_ray, tmp_path):
+    space = write_space(tmp_path, {"stage2.rounds": {"grid": [1, 3]}, "stage2.optimizer.learning_rate": {"grid": [1e-9, 0.05]}})
+    options = ("--algorithm=grid", "--scheduler=asha", "--stage2.epochs=4", "--stage2.rounds=1", "--concurrent=1")
+    plan = plan_of(tmp_path, space, *options)
+    found, lines = search_here(plan)
+    assert found
+    for line in lines:
+        own = 4 * line["settings"]["stage2.rounds"]
+        assert line["state"] == "finished" or line["epochs"] >= own / 2  # the grace of 2 epochs of 4: half of one's own
+    assert any(
+        line["state"] == "finished" and line["settings"]["stage2.rounds"] == 3 and line["epochs"] == 12 for line in lines
+    )
 
 
 def start(log, *arguments, **variables):

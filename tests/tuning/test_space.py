@@ -11,7 +11,8 @@ from otrw.errors import UserError
 from otrw.tuning.space import (
     SPACES,
     check_values,
-    grid_settings,
+    grid_setting,
+    grid_size,
     load_space,
     parse_space,
     sample_settings,
@@ -120,11 +121,11 @@ def test_a_random_search_covers_its_ranges():
 
 def test_a_grid_is_all_combinations_and_refuses_ranges():
     space = parse_space({"ot.mixing": {"grid": [0, 1]}, "ot.weights": {"choice": ["semi_relaxed", "sgd"]}})
-    assert grid_settings(space) == [
+    assert [grid_setting(space, number) for number in range(grid_size(space))] == [
         {"ot.mixing": mixing, "ot.weights": weights} for mixing in (0, 1) for weights in ("semi_relaxed", "sgd")
     ]
     with pytest.raises(UserError, match=r"space ot\.epsilon must be grid or choice with --algorithm grid, got 'uniform'"):
-        grid_settings(parse_space({"ot.epsilon": {"uniform": [0.1, 1]}}))
+        grid_size(parse_space({"ot.epsilon": {"uniform": [0.1, 1]}}))
 
 
 def test_settings_become_a_config():
@@ -133,3 +134,41 @@ def test_settings_become_a_config():
     )
     assert (config.ot.epsilon, config.ot.weights, config.stage2.rounds) == (1e-5, "sgd", 3)
     assert config.stage2.meta_batch_size is None
+
+
+def test_a_grid_of_millions_is_lazy_and_its_end_is_its_end():
+    values = list(range(1, 301))
+    space = parse_space({path: {"grid": values} for path in ("stage2.batch_size", "stage2.epochs", "ot.num_steps")})
+    assert grid_size(space) == 27_000_000
+    assert grid_setting(space, 26_999_999) == dict.fromkeys(space, 300)
+    assert grid_setting(space, 1) == {"stage2.batch_size": 1, "stage2.epochs": 1, "ot.num_steps": 2}
+
+
+BOMB = "a: &a [1, 1]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(24))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "[" * 100_000,
+        "ot.epsilon: {uniform: [0.1, .nan]}",
+        "ot.epsilon: {uniform: [0.1, .inf]}",
+        "ot.epsilon: {grid: [0.1, .nan]}",
+        "ot.epsilon: {choice: [.inf]}",
+        f"stage2.epochs: {{randint: [1, {10**400}]}}",
+        f"stage2.epochs: {{randint: [1, {10**30}]}}",
+        "ot.epsilon: {uniform: [0.1, 1e308]}",
+        f"stage2.epochs: {{grid: {list(range(1, 2000))}}}",
+        "ot.epsilon: {uniform: [a, b]}",
+        "\x00",
+        "- 1",
+        "1: 2",
+    ],
+)
+def test_a_bad_space_is_one_line(tmp_path, text):
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="space") as error:
+        load_space(str(path))
+    assert "\n" not in str(error.value)

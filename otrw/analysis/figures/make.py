@@ -41,7 +41,7 @@ def make_figures(
         drawn = _drawn(experiments, figures, searches, benchmarks)
         for name, figure in drawn:
             if isinstance(figure, str):
-                yield f"{name}: {figure}"
+                yield f"figure {name}: {figure}"
             else:
                 yield from style.save(figure, folder, name, formats)
 

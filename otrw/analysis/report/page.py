@@ -41,10 +41,10 @@ def make_page(experiments: Sequence[Experiment]) -> tuple[str, list[str]]:
     problems: list[str] = []
     sections = [
         ("summary", "Summary", _summary(experiments, names)),
+        ("gallery", "Weights and images", _galleries(experiments, names, problems)),
         ("curves", "Curves", _curves(experiments, names)),
         ("classes", "Classes", _classes(experiments, names)),
         ("confusion", "Confusion", _confusions(experiments, names)),
-        ("gallery", "Weights and images", _galleries(experiments, names, problems)),
         ("settings", "Settings", _settings(experiments, names)),
     ]
     shown = [section for section in sections if section[2]]

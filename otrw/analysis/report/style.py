@@ -9,7 +9,9 @@ h3 { font-size: 1rem; margin: .8rem 0 .3rem }
 h4 { font-size: .95rem; margin: 0 0 .2rem }
 h4 small { font-weight: normal; opacity: .7 }
 header p { margin: .3rem 0; opacity: .75; overflow-wrap: anywhere } nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
+.scroll { overflow-x: auto; --edge: linear-gradient(to left, #8886, #8880) right / 1rem 100% no-repeat scroll }
+.scroll { background: linear-gradient(to left, Canvas 50%, #0000) right / 2rem 100% no-repeat local, var(--edge) }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid var(--line) } th[scope=row] { font-weight: normal }
 thead th { vertical-align: bottom; font-weight: 600 } .number { text-align: right } td.number { white-space: nowrap }
 .scroll tbody th { min-width: 5.5rem; position: sticky; left: 0; background: Canvas }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH, HEIGHT = 480, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40  # left: a title and five figures beside each other
 MOST_TICKS = 6
 
 
@@ -28,7 +28,7 @@ def line_chart(series: Sequence[Series], x_title: str, y_title: str) -> str:
     if not series:
         return ""
     highest_x, highest_y = (max(float(np.nanmax(getattr(one, axis))) for one in series) for axis in "xy")
-    ticks_x, ticks_y = ticks(highest_x), ticks(highest_y)
+    ticks_x, ticks_y = ticks(highest_x, whole=True), ticks(highest_y)  # epochs are whole
     x_scale, y_scale = (WIDTH - LEFT - RIGHT) / ticks_x[-1], (HEIGHT - TOP - BOTTOM) / ticks_y[-1]
     parts = [_frame(ticks_x, ticks_y, x_scale, y_scale, x_title, y_title)]
     for one in series:
@@ -57,6 +57,8 @@ def histogram(groups: Sequence[tuple[str, np.ndarray, str]], x_title: str, num_b
     marks = [base * 10.0**power for power in range(-6, 6) for base in (1, 2, 5)]
     shown = [(mark, LEFT + (math.log10(mark) - low) / (high - low) * (WIDTH - LEFT - RIGHT)) for mark in marks]
     shown = [(mark, place) for mark, place in shown if LEFT - 1 <= place <= WIDTH - RIGHT + 1]
+    apart = [place for place in shown if place[0] / 10.0 ** math.floor(math.log10(place[0]) + 1e-9) < 1.5]
+    shown = shown if len(shown) <= MOST_TICKS + 2 or len(apart) < 2 else apart  # powers of ten alone where others overlap
     parts = [_horizontal(ticks_y, y_scale, "samples"), _vertical_title(x_title)]
     parts += [_text(place, HEIGHT - BOTTOM + 16, f"{mark:g}", "middle") for mark, place in shown]
     base = np.zeros(num_bins)
@@ -72,11 +74,11 @@ def histogram(groups: Sequence[tuple[str, np.ndarray, str]], x_title: str, num_b
     return _svg(parts, html.escape(f"Histogram of {x_title}: {', '.join(name for name, _, _ in groups)}"))
 
 
-def ticks(highest: float) -> list[float]:
-    """Round numbers from 0 to at least `highest`."""
+def ticks(highest: float, whole: bool = False) -> list[float]:
+    """Round numbers, or whole ones, from 0 to at least `highest`."""
     if not highest > 0:
         return [0.0, 1.0]
-    rough = highest / (MOST_TICKS - 1)
+    rough = max(highest / (MOST_TICKS - 1), 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(base * power for base in (1, 2, 5, 10) if base * power >= rough * (1 - 1e-9))
     return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]

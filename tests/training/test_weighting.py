@@ -1,0 +1,72 @@
+"""Weights and targets of a batch: mixed labels count by their own weights, and drawn samples follow the present weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from otrw.config.command_line import parse_config
+from otrw.data.loader import Batch
+from otrw.models.heads import HeadOnly, classify
+from otrw.training.losses import cross_entropy, weighted_mean
+from otrw.training.run import run
+from otrw.training.weighting import Weighting
+
+
+def mixed_batch(share):
+    index, partner = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
+    return Batch(index, torch.zeros(3, 2), index, torch.ones(3, dtype=torch.bool), partner, share)
+
+
+def weighting_of(weights, labels):
+    made = Weighting.__new__(Weighting)
+    made.weights, made.targets = torch.tensor(weights), torch.tensor(labels)
+    made.data, made.reweighter, made.config = SimpleNamespace(num_classes=3), None, None
+    return made
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_the_mixed_loss_is_the_sum_of_both_labels_losses_by_their_own_weights(share):
+    weighting, batch = weighting_of([2.0, 0.0, 1.0], [0, 1, 2]), mixed_batch(share)
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    losses = cross_entropy(logits, weighting.targets_of_batch(batch, True))
+    got = weighted_mean(losses, weighting.of_batch(batch, None), batch.mask, normalizer="none")
+    own = (1 - share) * weighting.weights[batch.index] * cross_entropy(logits, batch.index)
+    other = share * weighting.weights[batch.partner] * cross_entropy(logits, batch.partner)
+    assert torch.allclose(got, (own + other).sum())
+
+
+def test_no_mass_lands_on_a_label_of_weight_zero():
+    weighting, batch = weighting_of([2.0, 0.0, 1.0], [0, 1, 2]), mixed_batch(0.4)
+    mass = (weighting.of_batch(batch, None)[:, None] * weighting.targets_of_batch(batch, True)).sum(0)
+    assert mass[1] == 0
+    assert weighting.targets_of_batch(batch, False)[0, 1] == pytest.approx(0.4)  # where weights do not count, plain mixup
+
+
+def test_samples_are_drawn_by_the_weights_of_the_last_refresh(tmp_path):
+    """With and without a refresh the second half of training must see other samples."""
+    curves = []
+    for name, refresh in (("with", "1"), ("without", "null")):
+        config = parse_config(
+            [
+                *("--stage1.epochs=2", "--stage2.epochs=3", "--stage2.rounds=1", "--run.tensorboard=false", "--data.cache="),
+                *("--stage2.apply_weights=sampling", "--stage2.trainable=all", f"--stage2.refresh_every_epochs={refresh}"),
+                *(f"--run.directory={tmp_path}", f"--run.name={name}", "--variants=[ot]", "--ot.label_transport=0"),
+            ]
+        )
+        losses = []
+        run(config, report=lambda line, losses=losses: losses.append(line["train"]["loss"]))
+        curves.append(losses[-3:])
+    assert curves[0][0] == curves[1][0]
+    assert curves[0][1] != curves[1][1]
+
+
+def test_logits_are_float32_under_autocast():
+    head = torch.nn.Linear(64, 100)
+    embedding = torch.randn(2000, 64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = HeadOnly(head)(embedding).logits
+        assert head(embedding).dtype == torch.bfloat16  # what it would be
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, head(embedding))
+    assert torch.equal(classify(head, embedding.bfloat16()), head(embedding.bfloat16().float()))
