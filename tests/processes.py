@@ -1,6 +1,8 @@
 """Run a function in several gloo processes on this machine: to compare any number with one."""
 
+import contextlib
 import os
+import resource
 import tempfile
 import time
 from datetime import timedelta
@@ -52,3 +54,14 @@ def _run_rank(rank, func, world_size, folder, timeout_seconds, args):
 
 def _result_file(folder, rank):
     return Path(folder) / f"{rank}.pt"
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes):
+    """As on a full disk: no file of this process can grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from otrw.config import DataConfig
 from otrw.data.augment import Augmentation, augmented
+from otrw.data.duplicates import Copies, num_copies
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
 from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
@@ -34,6 +35,8 @@ class Datasets(NamedTuple):
     std: Tensor
     split_hash: str
     augmentation: Augmentation
+    copies: Copies = Copies()
+    """Images that are equal to others; empty as text where there are none."""
 
     @property
     def num_classes(self) -> int:
@@ -54,7 +57,7 @@ class Datasets(NamedTuple):
 def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datasets:
     """Load the source, select the long tail, spoil labels; the same on every process. Raises UserError."""
     raw = load_source(config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache)
-    split = _split(config, raw, seed)
+    split, copies = _without_copies(_split(config, raw, seed), raw)
     to_label = np.arange(len(raw.class_names))
     class_names = raw.class_names
     if config.labels == "coarse":
@@ -97,7 +100,29 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
         std=torch.from_numpy(pixels.std(0)).float().clamp_min(1e-3).to(device),
         split_hash=split.hash,
         augmentation=Augmentation(augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size),
+        copies=copies,
     )
+
+
+def _without_copies(split: Split, raw: RawData) -> tuple[Split, Copies]:
+    """The split without training images that are meta or validation images too, and a count of all copies.
+
+    A training image that is trusted elsewhere, perhaps under another label, would be judged by itself.
+    """
+    assert raw.train_hashes is not None
+    assert raw.test_hashes is not None
+    train, trusted = raw.train_hashes[split.train], raw.train_hashes[np.concatenate([split.meta, split.validation])]
+    is_copy = np.isin(train, trusted)
+    rows = split.train[~is_copy]
+    missing = np.setdiff1d(raw.train_labels[split.train], raw.train_labels[rows])
+    if len(missing):
+        raise UserError(
+            f"run.seed must leave class {missing[0]} a training image that is no meta or validation image too; take "
+            "another seed, or a smaller data.imbalance_factor"
+        )
+    meta = raw.train_hashes[split.meta]
+    seen = int(np.isin(raw.test_hashes, np.concatenate([train, meta])).sum())
+    return split._replace(train=rows), Copies(int(is_copy.sum()), num_copies(raw.train_hashes[rows]), seen)
 
 
 def _split(config: DataConfig, raw: RawData, seed: int) -> Split:

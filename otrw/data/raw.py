@@ -18,3 +18,6 @@ class RawData(NamedTuple):
     groups: np.ndarray | None = None
     """(C,) superclass of each class, where the data set has them."""
     group_names: tuple[str, ...] = ()
+    train_hashes: np.ndarray | None = None
+    """(N,) uint64, equal for equal images; see otrw/data/duplicates.py. `load_source` fills it in where it is None."""
+    test_hashes: np.ndarray | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from otrw.data.duplicates import image_hashes, refuse_copies
 from otrw.data.parquet import load_parquet
 from otrw.data.raw import RawData
 from otrw.errors import UserError, first_line
@@ -16,10 +17,22 @@ TEST_SHARE_OF_DIGITS = 3  # every third image of a class: scikit-learn's digits 
 
 
 def load_source(source: str, *, root: str, layout: str, download: bool, cache: str) -> RawData:
-    """All images of the named source. Raises UserError for missing, truncated or corrupt files."""
+    """All images of the named source, with their hashes.
+
+    Raises:
+        UserError: for files that are missing, damaged or there twice.
+    """
     if source == "digits":
-        return load_digits()
-    folder = Path(root).expanduser()
+        raw = load_digits()
+    else:
+        raw = _load_files(source, Path(root).expanduser(), layout, download, cache)
+    train = image_hashes(raw.train_images) if raw.train_hashes is None else raw.train_hashes
+    test = image_hashes(raw.test_images) if raw.test_hashes is None else raw.test_hashes
+    refuse_copies(source, train, test)
+    return raw._replace(train_hashes=train, test_hashes=test)
+
+
+def _load_files(source: str, folder: Path, layout: str, download: bool, cache: str) -> RawData:
     has_parquet = any((folder / source).glob("*.parquet"))
     if layout == "parquet" or (layout == "auto" and has_parquet):
         return load_parquet(folder / source, cache)
@@ -27,7 +40,7 @@ def load_source(source: str, *, root: str, layout: str, download: bool, cache: s
     if layout == "torchvision" or download or (folder / python_files).exists():
         return load_torchvision(source, folder, download)
     raise UserError(
-        f"data.root must hold {source}/*.parquet or {python_files}/, got {root!r}, which has neither; put the files "
+        f"data.root must hold {source}/*.parquet or {python_files}/, got {str(folder)!r}, which has neither; put the files "
         "there, or allow a download with --data.download true"
     )
 

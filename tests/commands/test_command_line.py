@@ -103,6 +103,11 @@ def test_two_processes_print_an_error_once(tmp_path):
         (["--data.imbalance_factor", "5000", "--run.cpu", "true"], ["data.imbalance_factor", "5000"]),
         (["--stage1.checkpoint", "nowhere", "--run.cpu", "true"], ["stage1.checkpoint nowhere cannot be read"]),
         (["--run.resume", "nowhere"], ["run.resume", "'nowhere'"]),
+        (["--ot.eps", "0.1"], ["--ot.eps is no setting; did you mean ot.epsilon?"]),
+        (["--run.seed", "9" * 400], ["run.seed", "at most 100 digits"]),
+        (["--run.timeout_seconds", "1e300"], ["run.timeout_seconds must be in (0, 31536000]"]),
+        (["--data.root", "x"], ["data.root", "--data.source cifar10"]),
+        (["--run.name", "a\0b"], ["UTF-8 without NUL"]),
     ],
     ids=lambda value: value[0] if value[0].startswith("--") else "",
 )

@@ -2,12 +2,13 @@
 
 import os
 import random
-import subprocess
-import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import files_of_at_most
 
 from otrw import atomic
 from otrw.data.cache import cached_arrays, read_arrays, write_arrays
@@ -113,16 +114,13 @@ def test_a_cache_that_is_a_file_a_link_into_nothing_or_a_folder_of_that_name_is_
 
 
 def test_a_full_disk_is_passed_over_and_leaves_nothing(tmp_path, source):
-    code = (
-        "import pathlib, resource, signal, sys\nimport numpy as np\nfrom otrw.data.cache import cached_arrays\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "arrays = cached_arrays('set', [pathlib.Path(sys.argv[1])], sys.argv[2], lambda: {'a': np.ones(5000)})\n"
-        "print(arrays['a'].sum())\n"
-    )
-    command = [sys.executable, "-c", code, str(source), str(tmp_path / "cache")]
-    done = subprocess.run(command, timeout=60, check=True, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("5000.0\n", "")
+    with files_of_at_most(400):
+        assert_same(fill(source, tmp_path / "cache", []))
     assert list((tmp_path / "cache").iterdir()) == []
+    calls = []
+    for _ in range(2):
+        assert_same(fill(source, tmp_path / "cache", calls))
+    assert len(calls) == 1
 
 
 def test_what_a_killed_write_left_goes_with_the_next_write(tmp_path, source):
@@ -135,18 +133,19 @@ def test_what_a_killed_write_left_goes_with_the_next_write(tmp_path, source):
     assert not left.exists()
 
 
-def test_two_processes_that_fill_it_at_once_leave_one_whole_file(tmp_path, source):
-    code = (
-        "import pathlib, sys\nimport numpy as np\nfrom otrw.data.cache import cached_arrays\n"
-        "arrays = {'a': np.arange(30_000)}\n"
-        "for turn in range(5):\n"
-        "    found = cached_arrays(f'set{turn}', [pathlib.Path(sys.argv[1])], sys.argv[2], lambda: arrays)\n"
-        "    assert (found['a'] == arrays['a']).all()\n"
-    )
-    command = [sys.executable, "-c", code, str(source), str(tmp_path / "cache")]
-    processes = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+def test_two_that_fill_it_at_once_leave_one_whole_file(tmp_path, source):
+    arrays = {"a": np.arange(30_000)}
+    start = threading.Barrier(2)
+
+    def fill_all(_):
+        for turn in range(5):
+            start.wait(timeout=60)
+            found = cached_arrays(f"set{turn}", [source], str(tmp_path / "cache"), lambda: arrays)
+            assert_same(found, arrays)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(fill_all, range(2)))
     files = list((tmp_path / "cache").iterdir())
     assert len(files) == 5
     for path in files:
-        assert_same(read_arrays(path), {"a": np.arange(30_000)})
+        assert_same(read_arrays(path), arrays)

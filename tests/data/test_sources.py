@@ -1,104 +1,39 @@
 """Sources: digits as they are, CIFAR in small Parquet files of the hub's layout, and every way such files can be bad."""
 
-import io
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from PIL import Image
+from made_parquet import (
+    COARSE_NAMES,
+    COARSE_OF_FINE,
+    FINE_NAMES,
+    LABELS,
+    cifar_folder,
+    image_cells,
+    load,
+    random_images,
+    write_cifar10,
+    write_cifar100,
+    write_table,
+)
 
 from otrw.config import DataConfig
+from otrw.data import images as image_files
 from otrw.data import parquet
 from otrw.data.datasets import make_datasets
-from otrw.data.sources import load_digits, load_source
+from otrw.data.sources import load_digits
 from otrw.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
-FINE_NAMES = ("apple", "bear", "chair", "clock", "cup", "fox")
-COARSE_NAMES = ("things", "living")
-COARSE_OF_FINE = (1, 1, 0, 0, 0, 1)
-LABELS = {"train": [0, 1, 2, 3, 4, 5, 0, 2], "test": [5, 4, 3, 2, 1, 0]}
-
-
-def cifar_folder():
-    candidates = (os.environ.get("OTRW_DATA"), ROOT / "data", ROOT / ".." / "shared" / "data")
-    for candidate in candidates:
-        if candidate and any((Path(candidate) / "cifar100").glob("train-*.parquet")):
-            return Path(candidate)
-    return None
-
-
-def random_images(num_images, seed, size=4):
-    return np.random.default_rng(seed).integers(0, 256, (num_images, size, size, 3), dtype=np.uint8)
-
-
-def png_bytes(image):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write_table(path, columns, names=None):
-    table = pyarrow.table(columns)
-    if names is not None:
-        features = {column: {"names": list(values), "_type": "ClassLabel"} for column, values in names.items()}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(table, path)
-
-
-def image_cells(images):
-    return [{"bytes": png_bytes(image), "path": None} for image in images]
-
-
-def write_cifar10(root, names=FINE_NAMES):
-    """Two training files and a test file; returns the images."""
-    images = {part: random_images(len(labels), seed) for seed, (part, labels) in enumerate(LABELS.items())}
-    metadata = {"label": names} if names else None
-    for file, rows in enumerate((slice(0, 5), slice(5, 8))):
-        write_table(
-            root / "cifar10" / f"train-0000{file}-of-00002.parquet",
-            {"img": image_cells(images["train"][rows]), "label": LABELS["train"][rows]},
-            metadata,
-        )
-    write_table(
-        root / "cifar10" / "test-00000-of-00001.parquet",
-        {"img": image_cells(images["test"]), "label": LABELS["test"]},
-        metadata,
-    )
-    return images
-
-
-def write_cifar100(root, labels=None, size=4):
-    labels = labels or LABELS
-    images = {part: random_images(len(values), seed, size) for seed, (part, values) in enumerate(labels.items())}
-    for part, values in labels.items():
-        write_table(
-            root / "cifar100" / f"{part}-00000-of-00001.parquet",
-            {
-                "img": image_cells(images[part]),
-                "fine_label": values,
-                "coarse_label": [COARSE_OF_FINE[label] for label in values],
-            },
-            {"fine_label": FINE_NAMES, "coarse_label": COARSE_NAMES},
-        )
-    return images
-
-
-def load(root, source="cifar10", layout="auto", cache=""):
-    return load_source(source, root=str(root), layout=layout, download=False, cache=str(cache))
 
 
 @pytest.fixture
 def count_decoded(monkeypatch):
     decoded = []
-    original = parquet._decode_image
-    monkeypatch.setattr(parquet, "_decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
+    original = parquet.decode_image
+    monkeypatch.setattr(parquet, "decode_image", lambda *cell: decoded.append(cell[2]) or original(*cell))
     return decoded
 
 
@@ -148,10 +83,10 @@ def test_cifar100_layout_gives_coarse_labels_as_groups_of_classes(tmp_path):
 
 
 def test_columns_named_image_and_label_are_read_too(tmp_path):
-    images = random_images(6, 0)
-    for part in ("train", "test"):
-        write_table(tmp_path / "cifar10" / f"{part}-0.parquet", {"image": image_cells(images), "label": list(range(6))})
-    np.testing.assert_array_equal(load(tmp_path).train_images, images)
+    images = {"train": random_images(6, 0), "test": random_images(6, 1)}
+    for part, cells in images.items():
+        write_table(tmp_path / "cifar10" / f"{part}-0.parquet", {"image": image_cells(cells), "label": list(range(6))})
+    np.testing.assert_array_equal(load(tmp_path).train_images, images["train"])
 
 
 def test_the_second_start_decodes_nothing(tmp_path, count_decoded):
@@ -244,7 +179,7 @@ def test_a_corrupt_image_is_named_by_file_and_row(tmp_path, damage):
     cells[3]["bytes"] = {"cut": whole[: len(whole) // 2], "garbage": b"no picture", "empty": b"", "none": None}[damage]
     path = tmp_path / "cifar10" / "test-00000-of-00001.parquet"
     write_table(path, {"img": cells, "label": LABELS["test"]})
-    with pytest.raises(UserError, match="the image in row 3 cannot be decoded") as error:
+    with pytest.raises(UserError, match=r"the image in row 3 (cannot be decoded|must be one of PNG)") as error:
         load(tmp_path)
     assert str(path) in str(error.value)
 
@@ -267,8 +202,8 @@ def test_wrong_columns_are_named(tmp_path):
         {"img": image_cells(random_images(1, 0)), "label": pyarrow.array([None], pyarrow.int64())},
         {"img": pyarrow.array([], pyarrow.struct({"bytes": pyarrow.binary()})), "label": pyarrow.array([], "int64")},
         {
-            "img": [*image_cells(random_images(1, 0)), *image_cells(random_images(1, 0, size=5))],
-            "label": [0, 1],
+            "img": [*image_cells(random_images(5, 0)), *image_cells(random_images(1, 0, size=5))],
+            "label": list(range(6)),
         },
     ],
     ids=["image not a struct", "no bytes", "label not a number", "label missing", "no rows", "sizes differ"],
@@ -343,4 +278,4 @@ def test_real_cifar100_is_balanced_and_its_coarse_classes_hold_five_fine_ones():
     assert class_names[0] == "apple"
     first = pyarrow.parquet.ParquetFile(names[0]).iter_batches(batch_size=4, columns=["img"])
     for row, cell in enumerate(next(first)["img"].to_pylist()):
-        assert parquet._decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)
+        assert image_files.decode_image(cell["bytes"], names[0], row).shape == (32, 32, 3)
