@@ -44,6 +44,7 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         "given_sizes": data.given_sizes.tolist(),
         "true_sizes": data.true_sizes.tolist(),
         "split_hash": data.split_hash,
+        "copies": str(data.copies),
         "seconds": round(seconds, 1),
     }
     if not torch.equal(data.test.subclasses, data.test.labels):

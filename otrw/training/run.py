@@ -132,6 +132,8 @@ def _describe(config: Config, data: Datasets, accelerator: Accelerator, folder: 
         f"{int(data.true_sizes.max())} down to {int(data.true_sizes.min())},",
         f"  {len(data.meta)} trusted meta images, {len(data.test)} test images",
     ]
+    if str(data.copies):
+        lines.append(f"  {data.copies}")
     if wrong:
         lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, on purpose")
     lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
