@@ -75,6 +75,7 @@ def test_a_process_with_another_seed_is_refused_before_the_first_step(tmp_path):
         text=True,
         timeout=200,
         check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # without it the launcher speaks first, of threads
     )
     assert done.returncode != 0
     message = "error: run.seed must be the same on every process, got 0 on process 0 and 7 on process 1"
