@@ -1,7 +1,7 @@
 """Newton steps of the semi-dual: its Hessian is minus a graph's Laplacian, -(diag(r) - P diag(1/b) P^T) / epsilon, r = P 1.
 
-With P diag(1/b) P^T = S S^T the Laplacian is L = diag(S S^T 1) - S S^T, whether S has all columns or stands for them. It is zero
-along the constant direction, since the plan stays as it is when all of f moves. The system is scaled by D = diag(d),
+With P diag(1/b) P^T = S S^T the Laplacian is L = diag(S S^T 1) - S S^T, whether S has all columns or stands for them. It is
+zero along the constant direction, since the plan stays as it is when all of f moves. The system is scaled by D = diag(d),
 d = max(r, a), which puts its eigenvalues into [0, 1] however unequal the masses are, and gets
 
 - diag(d - r): an atom that receives too little moves by (a - r) / d < 1 epsilon at once; at the solution the term is 0;
@@ -32,8 +32,8 @@ class Curvature(Protocol):
     def step(self, now: Marginal) -> Tensor:
         """(K,) change of f, in units of epsilon, that Newton takes at `now`, or with an older Hessian (chord method)."""
 
-    def damp(self) -> None:
-        """The last step was refused: make the next more careful."""
+    def damp(self, damping: float) -> None:
+        """Set the Levenberg term, after a step that was refused."""
 
 
 def scale_of(a: Tensor, mass: Tensor) -> Tensor:
@@ -68,10 +68,9 @@ class DirectCurvature:
         scale = scale_of(self.a, now.mass)
         return torch.cholesky_solve(((self.a - now.mass) / scale)[:, None], self._factored())[:, 0] / scale
 
-    def damp(self) -> None:
-        """Ten times the Levenberg term."""
-        self._damping = max(10 * self._damping, FIRST_DAMPING)
-        self._factor = None
+    def damp(self, damping: float) -> None:
+        """Set the Levenberg term."""
+        self._damping, self._factor = damping, None
 
     def _factored(self) -> Tensor:
         while self._factor is None:
@@ -118,9 +117,9 @@ class ConjugateGradientCurvature:
             size = new_size
         return solution / scale
 
-    def damp(self) -> None:
-        """Ten times the Levenberg term."""
-        self._damping = max(10 * self._damping, FIRST_DAMPING)
+    def damp(self, damping: float) -> None:
+        """Set the Levenberg term."""
+        self._damping = damping
 
     def _overlap(self, x: Tensor) -> Tensor:
         """S S^T x (K,), float64, one reduction of K numbers."""

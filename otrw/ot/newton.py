@@ -17,13 +17,13 @@ from torch import Tensor
 
 from otrw.ot import sweep_cost
 from otrw.ot.cost import ChunkedCost, Cost
-from otrw.ot.curvature import LEAST_DAMPING, ConjugateGradientCurvature, Curvature, DirectCurvature
+from otrw.ot.curvature import FIRST_DAMPING, LEAST_DAMPING, ConjugateGradientCurvature, Curvature, DirectCurvature
 from otrw.ot.semi_dual import Marginal, SemiDual, SumSamples, whole
 from otrw.ot.sinkhorn import SinkhornResult
 
 MAX_STORED_ENTRIES = 1 << 26
 """Kernel of a chunked cost that is kept between sweeps, and columns of a Hessian: 256 MiB in float32."""
-EPSILON_FACTOR = 4.0
+EPSILON_FACTOR = 2.0
 """From one epsilon to the next of the scaling."""
 START_DEPTH = 5.0
 """Scaling starts where the range of the cost is this many epsilon, or less than four times as many."""
@@ -38,14 +38,21 @@ COLUMN_GROWTH = 4
 SAMPLE_RATE = 0.35
 """A short step of a new Hessian that leaves more of the error than this fails for the sample's sake."""
 SUFFICIENT_DECREASE = 0.1
+"""Of the marginal error, times the length of the step."""
+SUFFICIENT_INCREASE = 0.1
+"""Of F against its slope (Armijo)."""
+LEAST_INCREASE = 1e-7
+"""Of F / epsilon: less is rounding."""
 STEP_LENGTHS = (1.0, 0.25, 0.0625)
-LONG = 2.0
+LONG = 4.0
 """Range in epsilon from which on a step is shortened before it is tried."""
 STARVED = 0.05
 """An atom that gets less than this share of its mass: Newton's model does not reach that far, Sinkhorn's step does."""
 MAX_REFUSED_STEPS = 6
 MAX_NEWTON_STEPS = 60
 """At one epsilon. Then, or after `MAX_REFUSED_STEPS`, the rest is Sinkhorn's."""
+FIRST_RATE = 0.9
+"""Of the error that a Sinkhorn step leaves, before one was taken: near a solution slow directions are left over."""
 NEWTON_SWEEPS = 2.0
 """Foreseen after a new Hessian."""
 TOO_FAR = 0.5
@@ -76,9 +83,9 @@ def newton(
     3. A step of range rho > 2 epsilon is shortened to log(1 + rho) / rho of itself (generalised self-concordance: Sun and
        Tran-Dinh, arXiv 1703.04599), then to a quarter of that, twice, unless it lowers the marginal error or raises F. If it
        never does, the Levenberg term grows and a Sinkhorn step is taken instead.
-    4. Fallback: what is not solved after `MAX_NEWTON_STEPS`, or after `MAX_REFUSED_STEPS` were refused, goes on with Sinkhorn steps
-       alone from the best potential found, which never increase the error, until `max_iterations` sweeps are spent. The plan
-       returned is the one of the least error seen.
+    4. Fallback: what is not solved after `MAX_NEWTON_STEPS`, or after `MAX_REFUSED_STEPS` were refused in a row, goes on with
+       Sinkhorn steps alone from the best potential found, which never increase the error, until `max_iterations` sweeps are
+       spent. The plan returned is the one of the least error seen at this epsilon.
 
     Args:
         cost: (K, n) of the local samples, dense or chunked.
@@ -89,11 +96,11 @@ def newton(
         tolerance: on the L1 distance of P 1 from a.
         initial_f: (K,) potential of a problem near by; the scaling is left out unless its error is above `TOO_FAR`.
         matrix_free: conjugate gradients instead of a K x K matrix.
-        sample_index: (n,) index of each sample over all processes: with it any number of processes takes the same steps.
-        max_stored_entries: a kernel (K, n) with more is computed again at every sweep. By default that of a dense cost is always
-            kept, that of a chunked one up to `MAX_STORED_ENTRIES`.
-        sum_samples: all-reduce over the processes that share the samples; called once a sweep, with K + 1 numbers, or K^2 + K + 1
-            where a Hessian is taken.
+        sample_index: (n,) index of each sample over all processes: with it they draw the columns that one process would.
+        max_stored_entries: a kernel (K, n) with more is computed again at every sweep. By default that of a dense cost is
+            always kept, that of a chunked one up to `MAX_STORED_ENTRIES`.
+        sum_samples: all-reduce over the processes that share the samples; called once a sweep, with K + 2 numbers, and once
+            a Hessian, with K^2 (matrix_free: with K for each product).
 
     Returns:
         f and g in the precision of log_b; g meets b exactly; the error is that of the plan of f and g, measured in the last
@@ -109,18 +116,20 @@ def newton(
     if max_stored_entries is None and isinstance(cost, ChunkedCost):
         max_stored_entries = MAX_STORED_ENTRIES
     index = torch.arange(len(b), device=b.device) if sample_index is None else sample_index
-    ascent = _Ascent(a, b, index, sum_samples, matrix_free)
     problem = SemiDual(cost, a, b, epsilon, sum_samples=sum_samples, max_stored_entries=max_stored_entries)
+    ascent = _Ascent(a, b, index, sum_samples, matrix_free, problem.is_stored)
     now, num_sweeps = None, 0
     if initial_f is not None:
         now, num_sweeps = problem.marginal(torch.where(initial_f.isfinite(), initial_f, 0)), 1
     if now is None or not now.error <= TOO_FAR:
         f = torch.zeros_like(a)
+        move = f
         for larger in _scaling(epsilon, _cost_range(cost, sum_samples)):
             problem = problem.at(larger)
-            start, num_sweeps = problem.marginal(f), num_sweeps + 1
+            start, num_sweeps = problem.marginal(f + move), num_sweeps + 1
             start, num_sweeps = ascent.ascend(problem, start, num_sweeps, tolerance, max_iterations, is_last=False)
-            f = start.f
+            move, f = ((start.f - f) / EPSILON_FACTOR if bool(f.any()) else f), start.f
+        f = f + move
         problem = problem.at(epsilon)
         now, num_sweeps = problem.marginal(f), num_sweeps + 1
     now, num_sweeps = ascent.ascend(problem, now, num_sweeps, tolerance, max_iterations)
@@ -132,11 +141,15 @@ def newton(
 class _Ascent:
     """The climb to the maximum of F at one epsilon after the other."""
 
-    def __init__(self, a: Tensor, b: Tensor, index: Tensor, sum_samples: SumSamples, matrix_free: bool) -> None:
+    def __init__(
+        self, a: Tensor, b: Tensor, index: Tensor, sum_samples: SumSamples, matrix_free: bool, is_stored: bool
+    ) -> None:
         self.a, self.b, self.index = a, b, index
         self.sum_samples, self.matrix_free = sum_samples, matrix_free
         self.num_atoms = len(a)
-        self.num_samples = float(sum_samples(a.new_tensor([float(len(b))])))
+        self.damping = LEAST_DAMPING[b.dtype]
+        counts = sum_samples(a.new_tensor([float(len(b)), float(not is_stored)])).tolist()
+        self.num_samples, self.is_stored = counts[0], counts[1] == 0
         self.num_columns = min(COLUMNS_PER_ATOM * self.num_atoms, max(1, MAX_STORED_ENTRIES // self.num_atoms))
 
     @property
@@ -155,14 +168,14 @@ class _Ascent:
         is_last: bool = True,
     ) -> tuple[Marginal, int]:
         """Solve at one epsilon from a first sweep on; returns what the last sweep saw and the number of sweeps."""
-        best, curvature, rate, extent = now, None, 0.3, 0.0
+        best, curvature, rate, extent = now, None, FIRST_RATE, 0.0
         num_steps, num_refused, is_new, was_starved = 0, 0, False, False
         while now.error > tolerance and num_sweeps < max_sweeps:
             may_newton = num_steps < MAX_NEWTON_STEPS and num_refused < MAX_REFUSED_STEPS
             starved = bool(((now.mass < STARVED * self.a) & problem.has_mass).any()) and not was_starved
             was_starved = starved
             foreseen = math.log(now.error / tolerance) / -math.log(min(max(rate, 1e-3), 0.999))
-            if may_newton and not starved and (not is_last or foreseen > self._price(problem) + NEWTON_SWEEPS):
+            if may_newton and not starved and (not is_last or foreseen > self._price() + NEWTON_SWEEPS):
                 if is_last and is_new and extent < 1 and rate > SAMPLE_RATE:
                     self._grow()
                 curvature, is_new = self._take(problem, now), True
@@ -174,8 +187,12 @@ class _Ascent:
                 new, extent, tried = self._newton_step(problem, now, curvature)
                 num_sweeps += tried
                 if new is None:
-                    curvature.damp()
+                    self.damping = max(10 * self.damping, FIRST_DAMPING)
+                    curvature.damp(self.damping)
                     num_refused += 1
+                else:
+                    self.damping = max(self.damping / 10, LEAST_DAMPING[self.b.dtype])
+                    num_refused = 0
             if new is None:
                 step, extent = log_ratio(self.a, now.mass), math.inf
                 new = problem.marginal(now.f + problem.epsilon * (step - torch.dot(self.a, step)))
@@ -200,10 +217,12 @@ class _Ascent:
         if not math.isfinite(extent):
             return None, extent, 0
         if extent > LONG:
-            step = step * (math.log1p(extent) / extent)
+            step = step * (LONG / extent)
+        slope = float(torch.dot(self.a - now.mass, step))
         for tried, length in enumerate(STEP_LENGTHS, 1):
             new = problem.marginal(now.f + problem.epsilon * length * step)
-            if new.error <= (1 - SUFFICIENT_DECREASE * length) * now.error or new.value > now.value + 1e-5 * abs(now.value):
+            gain = SUFFICIENT_INCREASE * length * slope
+            if new.error <= (1 - SUFFICIENT_DECREASE * length) * now.error or new.value - now.value > max(gain, LEAST_INCREASE):
                 return new, extent, tried
         return None, extent, len(STEP_LENGTHS)
 
@@ -211,15 +230,15 @@ class _Ascent:
         """The curvature at the potential of the problem's last sweep."""
         columns = problem.soft_columns(self.num_columns, self.index) if self.is_sampled else problem.all_columns()
         kind = ConjugateGradientCurvature if self.matrix_free else DirectCurvature
-        return kind(self.a, now, columns, self.sum_samples, LEAST_DAMPING[self.b.dtype])
+        return kind(self.a, now, columns, self.sum_samples, self.damping)
 
-    def _price(self, problem: SemiDual) -> float:
-        """Of a new Hessian, in sweeps of the problem."""
-        sweep = sweep_cost.sweep_seconds(self.num_atoms, self.num_samples, is_stored=problem.is_stored)
+    def _price(self) -> float:
+        """Of a new Hessian, in sweeps; the same on every process."""
+        sweep = sweep_cost.sweep_seconds(self.num_atoms, self.num_samples, is_stored=self.is_stored)
         num_columns = min(self.num_columns, self.num_samples)
         if self.matrix_free:
             return sweep_cost.conjugate_gradient_seconds(self.num_atoms, num_columns) / sweep
-        return sweep_cost.hessian_seconds(self.num_atoms, num_columns) / sweep + (not problem.is_stored)
+        return sweep_cost.hessian_seconds(self.num_atoms, num_columns) / sweep + (not self.is_stored)
 
     def _grow(self) -> None:
         """Take Hessians from more columns."""
@@ -238,13 +257,14 @@ def _scaling(epsilon: float, cost_range: float) -> list[float]:
 
 
 def _cost_range(cost: Cost, sum_samples: SumSamples) -> float:
-    """Largest less smallest finite cost of a few columns, averaged over processes."""
+    """About the range of the cost: that of a uniform distribution with the variance of each process's first columns."""
     few = slice(0, RANGE_COLUMNS)
     columns = cost[:, few] if isinstance(cost, Tensor) else cost.columns(slice(0, min(RANGE_COLUMNS, cost.num_samples)))
     finite = columns[columns.isfinite()].double()
-    extent = float(finite.max() - finite.min()) if len(finite) else 0.0
-    extents, num_processes = sum_samples(torch.tensor([extent, 1.0], dtype=torch.float64, device=finite.device)).tolist()
-    return extents / num_processes
+    moments = torch.stack([finite.new_tensor(float(len(finite))), finite.sum(), finite.square().sum()])
+    count, first, second = sum_samples(moments).tolist()
+    variance = second / count - (first / count) ** 2 if count else 0.0
+    return math.sqrt(12 * max(variance, 0.0))
 
 
 def log_ratio(a: Tensor, mass: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The semi-dual of entropic transport: value, marginal and curvature as functions of the reference potential alone.
 
 With g eliminated exactly, every plan meets b, and what is left to find is f with P 1 = a (Cuturi and Peyre, SIAM J. Imaging
-Sci. 2016; Blondel, Seguy and Rolet, arXiv 1710.06276, section 4). A sweep over the cost takes one exponential an entry in the
-log domain. Exponentials cost about eight times as much as reading the matrix, so the kernel is taken once, around a potential f0,
+Sci. 2016; Blondel, Seguy and Rolet, arXiv 1710.06276, section 4). A sweep over the cost takes one exponential an entry in
+the log domain, which costs several times as much as reading the matrix, so the kernel is taken once, around a potential f0,
 
     Q_kn = exp((f0_k - C_kn - M_n) / epsilon),   M_n = max_k (f0_k - C_kn),
 
@@ -104,7 +104,7 @@ class SemiDual:
             z = torch.mv(kernel.T, u)
             self._column_sum[part] = z
             mass += torch.mv(kernel, b / z)
-            scalars[0] -= torch.dot(b, z.log())
+            scalars[0] -= torch.dot(b.double(), z.log().double())
         if is_new:
             self._softness = self.b * (1 - 1 / self._column_sum)
         scalars[0] -= self._mean_column_max / self.epsilon
@@ -115,7 +115,7 @@ class SemiDual:
         return Marginal(f, mass, error, objective)
 
     def soft_columns(self, num_columns: float, index: Tensor) -> Tensor:
-        """S (K, m) with S S^T = P diag(1/b) P^T, or about that off the diagonal from a sample, at the last `marginal`'s potential.
+        """S (K, m) with S S^T about P diag(1/b) P^T off the diagonal, at the potential of the last `marginal`.
 
         The Hessian's Laplacian is sum_n b_n (diag(q_n) - q_n q_n^T) with q_n the plan's column n scaled to sum 1. A column that
         one atom takes alone adds nothing, hence each is taken with probability p_n = min(1, num_columns s_n / sum s) for its
@@ -142,7 +142,7 @@ class SemiDual:
         u = self._u.to(self.b.dtype)[:, None]
         weight = self.b.sqrt() / self._column_sum
         chosen = [(kernel * weight[part]).mul_(u) for part, kernel in self._kernels()]
-        return torch.cat(chosen, 1) if len(chosen) > 1 else chosen[0]
+        return torch.cat(chosen, 1) if chosen else self.b.new_zeros(self.num_atoms, 0)
 
     def sample_potential(self, log_b: Tensor) -> Tensor:
         """g (n,) that meets b exactly at the potential of the last `marginal`."""
