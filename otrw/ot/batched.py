@@ -1,8 +1,8 @@
 """Many small transport problems at once by semi-dual Newton: each of them alone would be the time of its calls.
 
-The method of `otrw.ot.newton` in its plainest form: everything of one problem is small, so the plan is computed in the log domain
-at every sweep, with the exact Hessian, and one factorisation serves the batch. Where there are fewer samples than atoms, the
-roles of both are exchanged: the Hessian has the size of the smaller side.
+The method of `otrw.ot.newton` in its plainest form: everything of one problem is small, so the plan is computed in the log
+domain at every sweep, with the exact Hessian. Where there are fewer samples than atoms, the roles of both are exchanged at
+first: the Hessian has the size of the smaller side, and the last elimination does not increase the error.
 """
 
 import torch
@@ -35,8 +35,8 @@ def newton_batched(
 ) -> SinkhornResult:
     """B problems on one process, each with its own stopping: one that is done is taken out of the batch.
 
-    A step is accepted where it lowers the marginal error by a tenth or raises F; where it does neither, the problem gets a larger
-    Levenberg term and the Sinkhorn step instead, of which the error does not grow. Each step of each problem is one sweep.
+    A step is accepted where it lowers the marginal error by a tenth or raises F; where it does neither, the problem gets a
+    larger Levenberg term and the Sinkhorn step instead, by which the error does not grow. Each step is one sweep.
 
     Args:
         cost: (B, K, n).
@@ -179,5 +179,4 @@ def _newton_step(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor, damping: Tens
     factor, failure = torch.linalg.cholesky_ex(matrix)
     step = torch.cholesky_solve(((a - mass) / scale)[:, :, None], factor)[:, :, 0] / scale
     step = torch.where(a > 0, step, 0)
-    step = torch.where((failure == 0)[:, None], step - (a * step).sum(-1, keepdim=True), torch.nan)
-    return step
+    return torch.where((failure == 0)[:, None], step - (a * step).sum(-1, keepdim=True), torch.nan)

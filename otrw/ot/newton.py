@@ -25,17 +25,17 @@ MAX_STORED_ENTRIES = 1 << 26
 """Kernel of a chunked cost that is kept between sweeps, and columns of a Hessian: 256 MiB in float32."""
 EPSILON_FACTOR = 2.0
 """From one epsilon to the next of the scaling."""
-START_DEPTH = 5.0
+START_DEPTH = 8.0
 """Scaling starts where the range of the cost is this many epsilon, or less than four times as many."""
-RANGE_COLUMNS = 1024
+RANGE_COLUMNS = 64
 """That the range of the cost is taken from."""
 REACHED = 1.0
 """An epsilon of the scaling is done after a Newton step of at most this range in units of it."""
-COLUMNS_PER_ATOM = 16
+COLUMNS_PER_ATOM = 8
 """That a Hessian is taken from at first."""
 COLUMN_GROWTH = 4
 """Times as many where the steps of a Hessian taken just before do not pay."""
-SAMPLE_RATE = 0.35
+SAMPLE_RATE = 0.6
 """A short step of a new Hessian that leaves more of the error than this fails for the sample's sake."""
 SUFFICIENT_DECREASE = 0.1
 """Of the marginal error, times the length of the step."""
@@ -172,7 +172,7 @@ class _Ascent:
         num_steps, num_refused, is_new, was_starved = 0, 0, False, False
         while now.error > tolerance and num_sweeps < max_sweeps:
             may_newton = num_steps < MAX_NEWTON_STEPS and num_refused < MAX_REFUSED_STEPS
-            starved = bool(((now.mass < STARVED * self.a) & problem.has_mass).any()) and not was_starved
+            starved = not was_starved and bool((now.mass < STARVED * self.a).any())
             was_starved = starved
             foreseen = math.log(now.error / tolerance) / -math.log(min(max(rate, 1e-3), 0.999))
             if may_newton and not starved and (not is_last or foreseen > self._price() + NEWTON_SWEEPS):
@@ -211,9 +211,9 @@ class _Ascent:
 
     def _newton_step(self, problem: SemiDual, now: Marginal, curvature: Curvature) -> tuple[Marginal | None, float, int]:
         """What is seen after the step, None where it was refused; the range of the whole step; the sweeps it took."""
-        step = torch.where(problem.has_mass, curvature.step(now), 0)
-        step = step - torch.dot(self.a, step)
-        extent = float(step[problem.has_mass].max() - step[problem.has_mass].min())
+        step = curvature.step(now)
+        step = torch.where(problem.has_mass, step - torch.dot(self.a, step), 0)  # 0 is within the range of the others
+        extent = float(step.max() - step.min())
         if not math.isfinite(extent):
             return None, extent, 0
         if extent > LONG:

@@ -75,6 +75,7 @@ class SemiDual:
         self.cost, self.a, self.b, self.epsilon = cost, a, b, epsilon
         self.sum_samples = sum_samples
         self.has_mass = a > 0
+        self._all_have_mass = bool(self.has_mass.all())
         self.num_atoms, self.num_samples = len(a), len(b)
         self.is_stored = max_stored_entries is None or self.num_atoms * self.num_samples <= max_stored_entries
         self.buffer = buffer
@@ -152,8 +153,10 @@ class SemiDual:
         """Take the kernel around f where there is none or f has gone too far; whether that was done."""
         if self._f0 is not None and self.is_stored:
             log_u = (f - self._f0) / self.epsilon
-            if bool(log_u.where(self.has_mass, 0).abs().max() <= MAX_SHIFT[self.b.dtype]):
-                self._u = log_u.exp().where(self.has_mass, 0)
+            if not self._all_have_mass:
+                log_u = log_u.where(self.has_mass, 0)
+            if float(log_u.abs().max()) <= MAX_SHIFT[self.b.dtype]:
+                self._u = log_u.exp_().mul_(self.has_mass)
                 return False
         self._f0 = f
         self._u = self.has_mass.to(f.dtype)

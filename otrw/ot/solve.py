@@ -11,8 +11,9 @@ from otrw.ot.semi_dual import SumSamples, whole
 from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_atoms, logsumexp_rows, sinkhorn
 
 Method = Literal["auto", "newton", "newton_cg", "sinkhorn"]
-MAX_DIRECT_ATOMS = 4096
-"""From there on a K x K matrix in float64 takes more than 128 MiB, three times, and its factor longer than any sweep."""
+MAX_DIRECT_ATOMS = 200
+"""By `otrw.ot.sweep_cost` the K x K matrix costs as much as 20 products with its columns at K = 170; the committed record of
+`analysis/bench_sinkhorn.py` has both methods at 100 and 1,000 atoms."""
 
 
 def solve(
@@ -32,11 +33,11 @@ def solve(
 ) -> SinkhornResult:
     """min_P <P, C> + epsilon sum P (log P - 1) over plans with marginals a and b.
 
-    "newton" factors a K x K Hessian, K^2 m multiplications from m = 16 K columns and K^3 / 3 for the factor, and keeps it for
-    several steps; "newton_cg" multiplies by the same columns, some 20 to 60 times at every step. "auto" takes "newton" up to
-    `MAX_DIRECT_ATOMS` and "newton_cg" above, where the matrix, its copy and its factor no longer are small beside the cost. A
-    cost of three dimensions is a batch, for which "auto" and "newton" are `newton_batched`. "sinkhorn" is the paper's
-    iteration, for reference.
+    "newton" factors a K x K Hessian and keeps it for several steps: K^2 m multiplications from m = 8 K columns or more, K^3 / 3
+    for the factor. "newton_cg" multiplies by the same columns, up to 60 times at every step: K m multiplications each, at the price of
+    reading memory. "auto" takes the first up to `MAX_DIRECT_ATOMS` and the second above. On several processes a Hessian is one
+    exchange of K^2 numbers, a product one of K: where exchanges are slow, ask for "newton". A cost of three dimensions is a
+    batch, for which "auto" and "newton" are `newton_batched`. "sinkhorn" is the paper's iteration, for reference.
 
     Args:
         cost: (K, n) of the local samples, dense or chunked; or (B, K, n), B problems on one process.
