@@ -96,7 +96,7 @@ def newton(
         tolerance: on the L1 distance of P 1 from a.
         initial_f: (K,) potential of a problem near by; the scaling is left out unless its error is above `TOO_FAR`.
         matrix_free: conjugate gradients instead of a K x K matrix.
-        sample_index: (n,) index of each sample over all processes: with it they draw the columns that one process would.
+        sample_index: (n,) index of each sample over all processes: with it they take the steps that one process would.
         max_stored_entries: a kernel (K, n) with more is computed again at every sweep. By default that of a dense cost is
             always kept, that of a chunked one up to `MAX_STORED_ENTRIES`.
         sum_samples: all-reduce over the processes that share the samples; called once a sweep, with K + 2 numbers, and once
@@ -124,7 +124,7 @@ def newton(
     if now is None or not now.error <= TOO_FAR:
         f = torch.zeros_like(a)
         move = f
-        for larger in _scaling(epsilon, _cost_range(cost, sum_samples)):
+        for larger in _scaling(epsilon, _cost_range(cost, index, sum_samples)):
             problem = problem.at(larger)
             start, num_sweeps = problem.marginal(f + move), num_sweeps + 1
             start, num_sweeps = ascent.ascend(problem, start, num_sweeps, tolerance, max_iterations, is_last=False)
@@ -256,10 +256,13 @@ def _scaling(epsilon: float, cost_range: float) -> list[float]:
     return larger[::-1]
 
 
-def _cost_range(cost: Cost, sum_samples: SumSamples) -> float:
-    """About the range of the cost: that of a uniform distribution with the variance of each process's first columns."""
-    few = slice(0, RANGE_COLUMNS)
-    columns = cost[:, few] if isinstance(cost, Tensor) else cost.columns(slice(0, min(RANGE_COLUMNS, cost.num_samples)))
+def _cost_range(cost: Cost, index: Tensor, sum_samples: SumSamples) -> float:
+    """About the range of the cost: that of a uniform distribution with the variance of the first columns over all processes."""
+    few = (index < RANGE_COLUMNS).nonzero()[:, 0]
+    if isinstance(cost, Tensor):
+        columns = cost.index_select(1, few)
+    else:
+        columns = torch.cat([cost.columns(slice(0, 0)), *(cost.columns(slice(i, i + 1)) for i in few.tolist())], 1)
     finite = columns[columns.isfinite()].double()
     moments = torch.stack([finite.new_tensor(float(len(finite))), finite.sum(), finite.square().sum()])
     count, first, second = sum_samples(moments).tolist()

@@ -33,11 +33,12 @@ def solve(
 ) -> SinkhornResult:
     """min_P <P, C> + epsilon sum P (log P - 1) over plans with marginals a and b.
 
-    "newton" factors a K x K Hessian and keeps it for several steps: K^2 m multiplications from m = 8 K columns or more, K^3 / 3
-    for the factor. "newton_cg" multiplies by the same columns, up to 60 times at every step: K m multiplications each, at the price of
-    reading memory. "auto" takes the first up to `MAX_DIRECT_ATOMS` and the second above. On several processes a Hessian is one
-    exchange of K^2 numbers, a product one of K: where exchanges are slow, ask for "newton". A cost of three dimensions is a
-    batch, for which "auto" and "newton" are `newton_batched`. "sinkhorn" is the paper's iteration, for reference.
+    "newton" factors a K x K Hessian and keeps it for several steps: K^2 m multiplications from m = 8 K columns or more,
+    K^3 / 3 for the factor. "newton_cg" multiplies by the same columns, up to 60 times at every step: K m multiplications each,
+    at the price of reading memory. "auto" takes the first up to `MAX_DIRECT_ATOMS` and the second above. On several processes
+    a Hessian is one exchange of K^2 numbers, a product one of K: where exchanges are slow, ask for "newton". A cost of three
+    dimensions is a batch, for which "auto" and "newton" are `newton_batched`. "sinkhorn" is the paper's iteration, for
+    reference.
 
     Args:
         cost: (K, n) of the local samples, dense or chunked; or (B, K, n), B problems on one process.
