@@ -13,7 +13,7 @@ The error is the L1 distance of both marginals of the plan from a and b, in floa
 for all. A peer runs for 10, 15, 23, ... iterations, without a check of its own where it lets one, until its plan is good enough
 or one call takes more than --limit-seconds: the time is that of the first number of iterations that suffices. What does not get
 there is shown with the error that it reached. jax is timed after compilation. Solvers take turns; times are the least of the
-rounds. Memory is what the process grows by at its peak beyond the problem itself, each solver in a process of its own.
+rounds.
 """
 
 import argparse
@@ -274,31 +274,6 @@ def compare_batches(size: str, epsilon: float, targets: list[float], rounds: int
     return entries
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def peak_bytes(name: str, size: str, epsilon: float, threads: int) -> int | None:
-    """Growth of a fresh process's resident memory, at its peak, by one solve."""
-    answer = _run_worker(["--worker", f"memory,{name},{size},{epsilon}", "--threads", str(threads)], threads)
-    return None if answer is None else int(answer["bytes"])
-
-
-def memory_worker(name: str, size: str, epsilon: str) -> None:
-    """In the fresh process: libraries are loaded and warm before the problem is."""
-    small = prepare(name, make_problem(10, 16, 0.5))
-    small(1e-3 if name in OURS else 10)()
-    call = prepare(name, make_problem(*parse_size(size), float(epsilon)))(1e-3 if name in OURS else 10)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here (Linux)
-    before = _status_bytes("VmRSS")
-    call()
-    print(json.dumps({"bytes": _status_bytes("VmHWM") - before}))
-
-
-def _status_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -408,8 +383,6 @@ def work(kind: str, *rest: str, options: argparse.Namespace) -> None:
     torch.set_grad_enabled(False)
     warnings.simplefilter("ignore")  # of peers, on overflow and slow convergence: the error tells
     match kind:
-        case "memory":
-            memory_worker(*rest)
         case "process":
             process_worker(*rest)
         case _:
@@ -474,7 +447,6 @@ def main() -> None:
     parser.add_argument("--solvers", nargs="+", choices=PEERS, default=PEERS, help="peers to compare with")
     parser.add_argument("--limit-seconds", type=float, default=60.0, help="of one call of a peer (default: 60)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed (default: 5)")
-    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--processes", action="store_true", help="compare one and two processes instead")
     parser.add_argument("--plot", type=Path, help="draw the record of an earlier run as this PNG, and measure nothing")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
@@ -489,7 +461,6 @@ def main() -> None:
         return
     console = Console()
     entries: list[dict] = []
-    memory: list[dict] = []
     for size in options.sizes:
         parse_size(size)
     for size in options.sizes:
@@ -507,22 +478,15 @@ def main() -> None:
                     new = answer["entries"] if answer else []
                     print_entries(console, new)
                     entries += new
-            _write(path, options, entries, memory)
-        if not options.processes and not options.no_memory and parse_size(size)[1] >= 16384:
-            for name in [OURS[0], *options.solvers]:
-                peak = peak_bytes(name, size, options.epsilons[0], 1)
-                memory.append({"size": size, "solver": name, "peak_bytes": peak})
-                console.print(f"memory {size} {name}: {peak and round(peak / 2**20)} MiB")
-            _write(path, options, entries, memory)
+            _write(path, options, entries)
     console.print(f"record  {path}", soft_wrap=True)
 
 
-def _write(path: Path, options: argparse.Namespace, entries: list[dict], memory: list[dict]) -> None:
+def _write(path: Path, options: argparse.Namespace, entries: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = ledger.environment(cores=os.cpu_count(), rounds=options.rounds, limit_seconds=options.limit_seconds)
     name = "sinkhorn, processes" if options.processes else "sinkhorn"
-    record = {"benchmark": name, "environment": facts, "entries": entries}
-    ledger.write_json(path, record | ({"memory": memory} if memory else {}))
+    ledger.write_json(path, {"benchmark": name, "environment": facts, "entries": entries})
 
 
 if __name__ == "__main__":
