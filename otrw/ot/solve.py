@@ -12,7 +12,8 @@ from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_atoms, lo
 
 Method = Literal["auto", "newton", "newton_cg", "sinkhorn"]
 MAX_DIRECT_ATOMS = 200
-"""Below where `otrw.ot.sweep_cost` has the K x K matrix cost as much as 20 products with its columns (about 280 atoms). The committed record of `analysis/bench_sinkhorn.py` has both at 100 and 1,000."""
+"""Below where `otrw.ot.sweep_cost` has the K x K matrix cost as much as 20 products with its columns (about 280 atoms). The
+committed record of `analysis/bench_sinkhorn.py` has both at 100 and 1,000 atoms."""
 
 
 def solve(
