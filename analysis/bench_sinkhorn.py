@@ -1,0 +1,493 @@
+"""How fast entropic transport is solved, against the libraries that solve it too, as ratios measured in one run.
+
+    python analysis/bench_sinkhorn.py                                        # every size and epsilon; an hour and more
+    python analysis/bench_sinkhorn.py --sizes 100x2048 --epsilons 0.1 0.02 --limit-seconds 5
+    python analysis/bench_sinkhorn.py --processes --sizes 1000x16384         # one and two processes, and bytes exchanged
+    python analysis/bench_sinkhorn.py --plot ratios.png                      # of the record
+
+The problem: unit embeddings at random (64-d), cost half cosine and half label (euclidean, 10 classes), b not uniform, float32.
+Peers: POT's `sinkhorn_log`, `sinkhorn` (numpy in float64 and torch in float32) and `smooth_ot_semi_dual` with negative entropy;
+geomloss and ott-jax (log domain and kernel) where they can be imported (pip install geomloss ott-jax).
+
+The error is the L1 distance of both marginals of the plan from a and b, in float64 from what the solver returns, the same way
+for all. A peer runs for 10, 15, 23, ... iterations, without a check of its own where it lets one, until its plan is good enough
+or one call takes more than --limit-seconds: the time is that of the first number of iterations that suffices. What does not get
+there is shown with the error that it reached. jax is timed after compilation. Solvers take turns; times are the least of the
+rounds.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from otrw import distributed
+from otrw.commands.exit import exit_with_message
+from otrw.errors import check
+from otrw.ot.batched import newton_batched
+from otrw.ot.cost import combined_cost, cosine_cost, label_cost
+from otrw.ot.solve import Method, solve
+from otrw.records import ledger
+
+RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
+SIZES = ["10x16", "10x128", "100x2048", "100x16384", "1000x16384", "1000x131072"]
+EPSILONS = [0.1, 0.05, 0.02, 0.005]
+ERRORS = [1e-3, 1e-5]
+OURS = ["otrw", "otrw newton", "otrw newton_cg"]
+PEERS = ["pot log torch", "pot log numpy", "pot torch", "pot numpy", "pot semi-dual", "geomloss", "ott log", "ott kernel"]
+FIRST_ITERATIONS, MORE_ITERATIONS = 10, 1.5
+SHARE_OF_TOLERANCE = 0.7
+"""Ours is asked for a little more than the error, which also counts the rounding of g."""
+NUM_CLASSES, EMBEDDING_SIZE = 10, 64
+
+
+class Problem(NamedTuple):
+    """The same for every solver."""
+
+    cost: Tensor
+    log_a: Tensor
+    log_b: Tensor
+    epsilon: float
+
+
+Answer = tuple[Tensor, Tensor] | Tensor
+"""Potentials f and g, or a plan."""
+
+
+def make_problem(num_atoms: int, num_samples: int, epsilon: float, seed: int = 0) -> Problem:
+    """Unit embeddings at random, cost half cosine and half label, b not uniform."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = F.normalize(torch.randn(num_samples, EMBEDDING_SIZE, generator=generator), dim=1)
+    atoms = F.normalize(torch.randn(num_atoms, EMBEDDING_SIZE, generator=generator), dim=1)
+    labels = torch.randint(NUM_CLASSES, (num_samples,), generator=generator)
+    label_part = label_cost(torch.arange(num_atoms) % NUM_CLASSES, labels, NUM_CLASSES, "euclidean")
+    cost = combined_cost(cosine_cost(atoms, samples), label_part, 0.5)
+    b = torch.rand(num_samples, generator=generator) + 0.1
+    log_a = torch.full((num_atoms,), 1 / num_atoms).log()
+    return Problem(cost, log_a, (b.double() / b.double().sum()).log().float(), epsilon)
+
+
+def error_of(problem: Problem, answer: Answer) -> float:
+    """L1 distance of both marginals from a and b, in float64, block by block."""
+    cost, log_a, log_b, epsilon = problem
+    rows, columns = torch.zeros(len(log_a), dtype=torch.float64), 0.0
+    for part in torch.arange(len(log_b)).split(max(1, (1 << 22) // len(log_a))):
+        if isinstance(answer, Tensor):
+            plan = answer[:, part].double()
+        else:
+            f, g = answer[0].double(), answer[1].double()
+            plan = ((f[:, None] + g[part] - cost[:, part].double()) / epsilon).exp()
+        rows += plan.sum(1)
+        columns += float((plan.sum(0) - log_b[part].double().exp()).abs().sum())
+    error = float((rows - log_a.double().exp()).abs().sum()) + columns
+    return error if error == error else float("inf")
+
+
+# --- solvers: a function of a problem gives a function of the tolerance (ours) or the number of iterations (peers) ----------
+
+
+def prepare(name: str, problem: Problem) -> Callable[[float], Callable[[], Answer]]:
+    """What is done once for a problem, outside the clock: conversion and compilation. Raises ImportError."""
+    cost, log_a, log_b, epsilon = problem
+    if name in OURS:
+        method = cast(Method, name.removeprefix("otrw").strip() or "auto")
+
+        def with_tolerance(tolerance: float) -> Callable[[], Answer]:
+            tolerance *= SHARE_OF_TOLERANCE
+            return lambda: solve(cost, log_a, log_b, epsilon=epsilon, method=method, tolerance=tolerance)[:2]
+
+        return with_tolerance
+    if name.startswith("pot"):
+        return partial(_pot, name, problem)
+    if name == "geomloss":
+        geomloss = importlib.import_module("geomloss.ot")
+        a, b = log_a.exp(), log_b.exp()
+        return lambda number: lambda: geomloss.solve(cost, reg=epsilon, a=a, b=b, max_iter=int(number)).plan
+    return _ott(name, problem)
+
+
+def _pot(name: str, problem: Problem, number: float) -> Callable[[], Answer]:
+    import ot
+
+    a, b, cost = problem.log_a.double().exp(), problem.log_b.double().exp(), problem.cost
+    a, b = a / a.sum(), b / b.sum()
+    iterations = {"numItermax": int(number), "stopThr": 0.0}
+    if name == "pot semi-dual":
+        arrays = a.numpy(), b.numpy(), cost.double().numpy()
+        settings = {"reg": problem.epsilon, "reg_type": "negentropy", **iterations}
+        # the second marginal is met exactly: samples
+        return lambda: torch.as_tensor(ot.smooth.smooth_ot_semi_dual(*arrays, **settings))
+    inputs: tuple[Any, ...]
+    if name.endswith("numpy"):
+        inputs = a.numpy(), b.numpy(), cost.double().numpy()
+    else:
+        inputs = a.float(), b.float(), cost
+    method = "sinkhorn_log" if "log" in name else "sinkhorn"
+    return lambda: torch.as_tensor(ot.sinkhorn(*inputs, problem.epsilon, method=method, warn=False, **iterations))
+
+
+def _ott(name: str, problem: Problem) -> Callable[[float], Callable[[], Answer]]:
+    jax = importlib.import_module("jax")
+    ott = importlib.import_module("ott.geometry.geometry")
+    linear = importlib.import_module("ott.problems.linear.linear_problem")
+    solver = importlib.import_module("ott.solvers.linear.sinkhorn")
+    cost, a, b = (jax.numpy.asarray(x.numpy()) for x in (problem.cost, problem.log_a.exp(), problem.log_b.exp()))
+
+    def with_iterations(number: float) -> Callable[[], Answer]:
+        method = solver.Sinkhorn(
+            lse_mode=name == "ott log", threshold=0.0, max_iterations=int(number), inner_iterations=max(1, int(number))
+        )
+
+        @jax.jit
+        def run(cost: object, a: object, b: object) -> object:
+            geometry = ott.Geometry(cost_matrix=cost, epsilon=problem.epsilon)
+            result = method(linear.LinearProblem(geometry, a=a, b=b))
+            return result.f, result.g
+
+        jax.block_until_ready(run(cost, a, b))
+
+        def call() -> Answer:
+            f, g = jax.block_until_ready(run(cost, a, b))
+            return torch.from_numpy(np.array(f)), torch.from_numpy(np.array(g))
+
+        return call
+
+    return with_iterations
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """A call that reaches an error, or the best one within the limit."""
+
+    call: Callable[[], Answer]
+    error: float
+    iterations: int | None
+    reached: bool
+
+
+def timed(call: Callable[[], Answer]) -> tuple[float, Answer]:
+    """Seconds, and what came back."""
+    start = time.perf_counter()
+    answer = call()
+    return time.perf_counter() - start, answer
+
+
+def find(name: str, problem: Problem, targets: list[float], limit_seconds: float) -> dict[float, Found]:
+    """For each target error a call that reaches it."""
+    make = prepare(name, problem)
+    if name in OURS:
+        calls = {target: make(target) for target in targets}
+        errors = {target: error_of(problem, call()) for target, call in calls.items()}
+        return {target: Found(calls[target], errors[target], None, errors[target] <= target) for target in targets}
+    found: dict[float, Found] = {}
+    best, number, begin = None, float(FIRST_ITERATIONS), time.perf_counter()
+    while True:
+        call = make(number)
+        seconds, answer = timed(call)
+        now = Found(call, error_of(problem, answer), int(number), False)
+        best = now if best is None or now.error < best.error else best
+        found |= {t: now._replace(reached=True) for t in targets if now.error <= t and t not in found}
+        spent = time.perf_counter() - begin
+        if len(found) == len(targets) or MORE_ITERATIONS * seconds > limit_seconds or spent > 5 * limit_seconds:
+            return {target: found.get(target, best) for target in targets}
+        number *= MORE_ITERATIONS
+
+
+def compare(size: str, epsilon: float, names: list[str], targets: list[float], options: argparse.Namespace) -> list[dict]:
+    """One problem, every solver, every target error; solvers take turns."""
+    problem = make_problem(*parse_size(size), epsilon)
+    calls: dict[tuple[str, float], Found] = {}
+    for name in names:
+        try:
+            calls |= {(name, t): f for t, f in find(name, problem, targets, options.limit_seconds).items()}
+        except ImportError:
+            print(f"{name} left out: not installed", file=sys.stderr)
+        except Exception as error:  # a peer's failure is a result, not ours to raise
+            print(f"{name} left out: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
+    seconds = {key: float("inf") for key in calls}
+    for _ in range(options.rounds):
+        for key, found in calls.items():
+            if seconds[key] == float("inf") or seconds[key] < options.limit_seconds / options.rounds:
+                seconds[key] = min(seconds[key], timed(found.call)[0])
+    entries = []
+    for (name, target), found in calls.items():
+        own = seconds["otrw", target]
+        entries.append(
+            {
+                "size": size,
+                "epsilon": epsilon,
+                "target_error": target,
+                "threads": torch.get_num_threads(),
+                "solver": name,
+                "reached": found.reached,
+                "error": float(f"{found.error:.2e}"),
+                "iterations": found.iterations,
+                "milliseconds": round(1e3 * seconds[name, target], 3),
+                "times_otrw": round(seconds[name, target] / own, 2),
+            }
+        )
+    return entries
+
+
+def compare_batches(size: str, epsilon: float, targets: list[float], rounds: int, num_problems: int = 64) -> list[dict]:
+    """What one small problem of a batch costs, against each alone."""
+    problems = [make_problem(*parse_size(size), epsilon, seed) for seed in range(num_problems)]
+    cost, log_b = torch.stack([p.cost for p in problems]), torch.stack([p.log_b for p in problems])
+    entries = []
+    for target in targets:
+        tolerance = SHARE_OF_TOLERANCE * target
+        run = partial(newton_batched, cost, problems[0].log_a, log_b, epsilon=epsilon, tolerance=tolerance)
+        result = run()
+        errors = [error_of(p, (result.f[i], result.g[i])) for i, p in enumerate(problems)]
+        seconds = min(timed(lambda run=run: run()[:2])[0] for _ in range(rounds))  # type: ignore[misc]
+        entries.append(
+            {
+                "size": size,
+                "epsilon": epsilon,
+                "target_error": target,
+                "threads": torch.get_num_threads(),
+                "solver": f"otrw batch of {num_problems}",
+                "reached": max(errors) <= target,
+                "error": float(f"{max(errors):.2e}"),
+                "iterations": None,
+                "milliseconds": round(1e3 * seconds / num_problems, 4),
+            }
+        )
+    return entries
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def compare_processes(size: str, epsilon: float, targets: list[float], rounds: int) -> list[dict]:
+    """One and two gloo processes of one thread each."""
+    entries = []
+    for target in targets:
+        times = {}
+        for count in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = f"process,{size},{epsilon},{target},{rounds},{folder}"
+                workers = [
+                    _start_worker(["--worker", arguments, "--threads", "1"], 1, {"RANK": str(r), "WORLD_SIZE": str(count)})
+                    for r in range(count)
+                ]
+                answers = [json.loads(w.communicate()[0].splitlines()[-1]) for w in workers]
+            times[count] = answers[0]["seconds"]
+            entries.append(
+                {
+                    "size": size,
+                    "epsilon": epsilon,
+                    "target_error": target,
+                    "processes": count,
+                    "milliseconds": round(1e3 * times[count], 3),
+                    "speedup": round(times[1] / times[count], 2),
+                    **{key: answers[0][key] for key in ("sweeps", "exchanges", "bytes_exchanged", "error")},
+                }
+            )
+    return entries
+
+
+def process_worker(size: str, epsilon: str, target: str, rounds: str, folder: str) -> None:
+    """Every process makes the problem and takes its share of the samples."""
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if count > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
+    problem = make_problem(*parse_size(size), float(epsilon))
+    mine = torch.arange(rank, len(problem.log_b), count)
+    cost, log_b = problem.cost[:, mine].contiguous(), problem.log_b[mine]
+    sizes: list[int] = []
+
+    def sum_samples(x: Tensor) -> Tensor:
+        sizes.append(x.numel() * x.element_size())
+        return distributed.all_reduce_sum(x)
+
+    best = float("inf")
+    for _ in range(int(rounds)):
+        distributed.barrier()
+        sizes.clear()
+        start = time.perf_counter()
+        result = solve(
+            cost,
+            problem.log_a,
+            log_b,
+            epsilon=float(epsilon),
+            tolerance=float(target),
+            sample_index=mine,
+            sum_samples=sum_samples,
+        )
+        best = min(best, time.perf_counter() - start)
+    is_exchanged = count > 1
+    facts = {
+        "seconds": best,
+        "sweeps": result.num_iterations,
+        "error": float(result.marginal_error),
+        "exchanges": len(sizes) * is_exchanged,
+        "bytes_exchanged": sum(sizes) * is_exchanged,
+    }
+    print(json.dumps(facts), flush=True)
+    distributed.barrier()
+    distributed.shut_down()
+
+
+# --- command ----------------------------------------------------------------------------------------------------------
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """ "100x2048" -> (100, 2048)."""
+    parts = size.split("x")
+    is_size = len(parts) == 2 and all(part.isdigit() and int(part) > 0 for part in parts)
+    check(is_size, "--sizes", size, "be atoms x samples", "such as 100x2048")
+    return int(parts[0]), int(parts[1])
+
+
+def _start_worker(arguments: list[str], threads: int, variables: dict[str, str] | None = None) -> subprocess.Popen:
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    command = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    environment = {**os.environ, **limits, "JAX_PLATFORMS": "cpu", **(variables or {})}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _run_worker(arguments: list[str], threads: int) -> dict | None:
+    worker = _start_worker(arguments, threads)
+    output, errors = worker.communicate()
+    print(errors[-2000:], file=sys.stderr, end="")
+    if worker.returncode != 0:
+        return None
+    return json.loads(output.splitlines()[-1])
+
+
+def work(kind: str, *rest: str, options: argparse.Namespace) -> None:
+    """What a process that this script started does."""
+    threads = options.threads[0]
+    torch.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity") and kind != "process":  # jax has no number of threads to set
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    torch.set_grad_enabled(False)
+    warnings.simplefilter("ignore")  # of peers, on overflow and slow convergence: the error tells
+    match kind:
+        case "process":
+            process_worker(*rest)
+        case _:
+            size, epsilon = rest
+            names = [n for n in OURS if n == "otrw" or parse_size(size)[0] >= 100] + options.solvers
+            entries = compare(size, float(epsilon), names, options.errors, options)
+            if parse_size(size)[1] <= 128:
+                entries += compare_batches(size, float(epsilon), options.errors, options.rounds)
+            print(json.dumps({"entries": entries}))
+
+
+def print_entries(console: Console, entries: list[dict]) -> None:
+    """The fastest of ours and of those that reach the error, and how far the others came."""
+    table = Table("problem", "error", "thr.", "solver", "ms", "x otrw", "reached", box=None, padding=(0, 1, 0, 0))
+    for entry in entries:
+        table.add_row(
+            f"{entry['size']} {entry['epsilon']:g}",
+            f"{entry['target_error']:.0e}",
+            str(entry["threads"]),
+            entry["solver"],
+            f"{entry['milliseconds']:.3g}",
+            f"{entry['times_otrw']:.2f}" if "times_otrw" in entry else "",
+            "yes" if entry["reached"] else f"{entry['error']:.0e}",
+        )
+    console.print(table)
+
+
+def plot(record: Path, output: Path) -> None:
+    """Time of the fastest peer that reaches the error over ours, for each size and epsilon."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    entries = json.loads(record.read_text())["entries"]
+    entries = [e for e in entries if e["reached"] and e["solver"] in PEERS]
+    targets = sorted({e["target_error"] for e in entries}, reverse=True)
+    figure, axes = plt.subplots(1, len(targets), figsize=(5 * len(targets), 3.5), sharey=True, squeeze=False)
+    sizes = [s for s in SIZES if any(e["size"] == s for e in entries)]
+    for axis, target in zip(axes[0], targets, strict=True):
+        for epsilon in sorted({e["epsilon"] for e in entries}, reverse=True):
+            here = [e for e in entries if (e["target_error"], e["epsilon"], e["threads"]) == (target, epsilon, 1)]
+            points = {s: min((e["times_otrw"] for e in here if e["size"] == s), default=None) for s in sizes}
+            shown = [s for s in sizes if points[s] is not None]
+            axis.plot([sizes.index(s) for s in shown], [points[s] for s in shown], marker="o", label=f"epsilon {epsilon:g}")
+        axis.axhline(1, color="grey", linewidth=0.8)
+        axis.set(title=f"marginal error {target:g}", yscale="log", xticks=range(len(sizes)), xlabel="atoms x samples")
+        axis.set_xticklabels(sizes, rotation=30, ha="right")
+    axes[0][0].set_ylabel("time of the fastest peer / ours")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(output, dpi=150)
+
+
+def main() -> None:
+    """Parse, measure, print, write the record after every problem."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="atoms x samples")
+    parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS)
+    parser.add_argument("--errors", nargs="+", type=float, default=ERRORS, help="marginal errors to reach")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--solvers", nargs="+", choices=PEERS, default=PEERS, help="peers to compare with")
+    parser.add_argument("--limit-seconds", type=float, default=60.0, help="of one call of a peer (default: 60)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed (default: 5)")
+    parser.add_argument("--processes", action="store_true", help="compare one and two processes instead")
+    parser.add_argument("--plot", type=Path, help="draw the record of an earlier run as this PNG, and measure nothing")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(*options.worker.split(","), options=options)
+        return
+    path = options.output / ("sinkhorn-processes-cpu.json" if options.processes else "sinkhorn-cpu.json")
+    if options.plot:
+        plot(path, options.plot)
+        return
+    console = Console()
+    entries: list[dict] = []
+    for size in options.sizes:
+        parse_size(size)
+    for size in options.sizes:
+        for epsilon in options.epsilons:
+            if options.processes:
+                new = compare_processes(size, epsilon, options.errors, options.rounds)
+                for entry in new:
+                    console.print(" ".join(f"{key}={value}" for key, value in entry.items()), soft_wrap=True)
+                entries += new
+            else:
+                for threads in options.threads:
+                    rest = ["--errors", *map(str, options.errors), "--limit-seconds", str(options.limit_seconds)]
+                    rest += ["--rounds", str(options.rounds), "--threads", str(threads), "--solvers", *options.solvers]
+                    answer = _run_worker(["--worker", f"time,{size},{epsilon}", *rest], threads)
+                    new = answer["entries"] if answer else []
+                    print_entries(console, new)
+                    entries += new
+            _write(path, options, entries)
+    console.print(f"record  {path}", soft_wrap=True)
+
+
+def _write(path: Path, options: argparse.Namespace, entries: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = ledger.environment(cores=os.cpu_count(), rounds=options.rounds, limit_seconds=options.limit_seconds)
+    name = "sinkhorn, processes" if options.processes else "sinkhorn"
+    ledger.write_json(path, {"benchmark": name, "environment": facts, "entries": entries})
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
