@@ -37,6 +37,16 @@ class Datasets(NamedTuple):
     augmentation: Augmentation
     copies: Copies = Copies()
     """Images that are equal to others; empty as text where there are none."""
+    identities: tuple[str, ...] | None = None
+    """What each row of the source is called outside, by `SampleSet.source_index`; None for digits and CIFAR."""
+    knows_truth: bool = True
+    """Whether `true_labels` are known to be right; where not, they are the given ones."""
+    meta_is_checked: bool = True
+    """Whether somebody checked the labels of the meta set; False: drawn from training, taken on trust."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how these sets came about, a line each; said at the start of a run."""
+    facts: dict[str, object] | None = None
+    """For the record: where the samples come from, how many there are in each part, what was skipped; None without such."""
 
     @property
     def num_classes(self) -> int:
@@ -63,11 +73,11 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
     if config.labels == "coarse":
         assert raw.groups is not None
         to_label, class_names = raw.groups, raw.group_names
-    true_labels = to_label[raw.train_labels]
-    given_labels = true_labels
+    true_labels = to_label[raw.labels]
+    given_labels = true_labels.copy()
     if config.label_noise != "none":
-        given_labels = noisy_labels(
-            true_labels,
+        given_labels[raw.parts.train] = noisy_labels(
+            true_labels[raw.parts.train],
             len(class_names),
             config.label_noise_rate,
             kind=config.label_noise,
@@ -75,23 +85,21 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
             similar=_similar_classes(config, raw),
         )
 
-    def select(images: np.ndarray, fine: np.ndarray, given: np.ndarray, rows: np.ndarray) -> SampleSet:
-        arrays = (images[rows], given[rows], to_label[fine[rows]], fine[rows], rows)
+    def select(rows: np.ndarray, given: np.ndarray) -> SampleSet:
+        arrays = (raw.inputs[rows], given[rows], true_labels[rows], raw.labels[rows], rows)
         return SampleSet(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
 
-    train = select(raw.train_images, raw.train_labels, given_labels, split.train)
-    clean = partial(select, raw.train_images, raw.train_labels, true_labels)
-    test_rows = np.arange(len(raw.test_labels))
-    test = select(raw.test_images, raw.test_labels, to_label[raw.test_labels], test_rows)
+    assert raw.parts.test is not None
+    train, test = select(split.train, given_labels), select(raw.parts.test, true_labels)
     given_sizes, true_sizes = (
         torch.bincount(labels, minlength=len(class_names)) for labels in (train.labels, train.true_labels)
     )
-    pixels = raw.train_images[split.train].reshape(-1, raw.train_images.shape[3]).astype(np.float64)
+    pixels = train.inputs.reshape(-1, train.inputs.shape[3]).cpu().numpy().astype(np.float64)
     augment = config.augment
     return Datasets(
         train=train,
-        meta=clean(split.meta),
-        validation=clean(split.validation) if len(split.validation) else None,
+        meta=select(split.meta, true_labels),
+        validation=select(split.validation, true_labels) if len(split.validation) else None,
         test=test,
         class_names=tuple(class_names),
         given_sizes=given_sizes,
@@ -109,20 +117,18 @@ def _without_copies(split: Split, raw: RawData) -> tuple[Split, Copies]:
 
     A training image that is trusted elsewhere, perhaps under another label, would be judged by itself.
     """
-    assert raw.train_hashes is not None
-    assert raw.test_hashes is not None
-    train, trusted = raw.train_hashes[split.train], raw.train_hashes[np.concatenate([split.meta, split.validation])]
+    assert raw.hashes is not None
+    train, trusted = raw.hashes[split.train], raw.hashes[np.concatenate([split.meta, split.validation])]
     is_copy = np.isin(train, trusted)
     rows = split.train[~is_copy]
-    missing = np.setdiff1d(raw.train_labels[split.train], raw.train_labels[rows])
+    missing = np.setdiff1d(raw.labels[split.train], raw.labels[rows])
     if len(missing):
         raise UserError(
             f"run.seed must leave class {missing[0]} a training image that is no meta or validation image too; take "
             "another seed, or a smaller data.imbalance_factor"
         )
-    meta = raw.train_hashes[split.meta]
-    seen = int(np.isin(raw.test_hashes, np.concatenate([train, meta])).sum())
-    return split._replace(train=rows), Copies(int(is_copy.sum()), num_copies(raw.train_hashes[rows]), seen)
+    seen = int(np.isin(raw.hashes[raw.parts.test], np.concatenate([train, raw.hashes[split.meta]])).sum())
+    return split._replace(train=rows), Copies(int(is_copy.sum()), num_copies(raw.hashes[rows]), seen)
 
 
 def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
@@ -139,8 +145,9 @@ def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
             raise UserError(
                 f"data.{key} must be a multiple of the {num_fine} fine classes in a coarse one, got {getattr(config, key)}"
             )
-    return long_tail_indices(
-        raw.train_labels,
+    rows = raw.parts.train
+    split = long_tail_indices(
+        raw.labels[rows],
         config.imbalance_factor,
         seed=seed,
         num_meta_per_class=config.num_meta_per_class // num_fine,
@@ -148,6 +155,7 @@ def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
         profile=config.profile,
         positions=positions,
     )
+    return Split(*(rows[part] for part in split))
 
 
 def _groups(config: DataConfig, raw: RawData) -> np.ndarray:

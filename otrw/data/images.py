@@ -3,21 +3,29 @@
 import io
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from otrw.errors import UserError, first_line
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MOST_PIXELS = 1024 * 1024
-"""Of an image. A few kilobytes can stand for gigabytes of pixels."""
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Decoded by Pillow itself; for others, such as EPS, it starts other programs."""
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
-"""Eight bits a channel or fewer: Pillow cuts off deeper ones as it makes them RGB."""
+"""Of an image that is kept in memory at its own size. A few kilobytes can stand for gigabytes of pixels."""
+MOST_PIXELS_OF_A_FILE = 89_478_485
+"""Of an image that is read to be cut or made smaller: the number up to which Pillow suspects nothing."""
+FORMATS_NOT_READ = ("EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG")
+"""For the first two Pillow starts other programs; the others it only recognises, or needs further packages for."""
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
+"""Eight bits a channel or fewer."""
+MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Grey, 16 bits: the upper eight are kept, where Pillow alone would turn everything above 255 white."""
 
 
 def decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
-    """Pixels (height, width, 3) uint8 of an encoded image.
+    """Pixels (height, width, 3) uint8 of an encoded image in a table.
 
     Args:
         data: the image file; None, where it is missing, is refused.
@@ -25,30 +33,47 @@ def decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
         row: its row there, for the message.
 
     Raises:
-        UserError: for what is no whole image of `FORMATS` and `MODES`, or has more than `MOST_PIXELS` pixels.
+        UserError: as `open_image`, and for more than `MOST_PIXELS` pixels.
     """
-    from PIL import Image, UnidentifiedImageError
+    return np.asarray(open_image(data or b"", f"{path}: the image in row {row}", MOST_PIXELS))
+
+
+def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS_OF_A_FILE) -> "Image.Image":
+    """An encoded image as Pillow's, mode RGB, turned as its EXIF orientation says; of an animation the first frame.
+
+    An alpha channel is dropped, as torchvision does; CMYK becomes RGB by Pillow's rule; of 16 bits the upper 8 are kept.
+
+    Args:
+        data: the image file.
+        name: what to call it in messages.
+        most_pixels: in width times height.
+
+    Raises:
+        UserError: for what is no whole image, is empty or too large, or has 32 bits a channel.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data or b""), formats=_formats()) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             width, height = image.size
-            if not 0 < width * height <= MOST_PIXELS:
-                raise ValueError(f"{width} x {height} pixels, must be 1 to {MOST_PIXELS}")
-            if image.mode not in MODES:
-                raise ValueError(f"mode {image.mode}, must be one of {', '.join(MODES)}")
-            return np.asarray(image.convert("RGB"))
+            if not 0 < width * height <= most_pixels:
+                raise ValueError(f"{width} x {height} pixels, must be 1 to {most_pixels}")
+            if image.mode not in MODES + MODES_OF_16_BITS:
+                raise ValueError(f"mode {image.mode}, must have 8 or 16 bits a channel")
+            upright = ImageOps.exif_transpose(image)
+            if image.mode in MODES_OF_16_BITS:
+                upright = Image.fromarray((np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8))
+            return upright.convert("RGB")
     except UnidentifiedImageError:
-        raise UserError(f"{path}: the image in row {row} must be one of {', '.join(FORMATS)}; copy the file again") from None
+        raise UserError(f"{name} is no image that Pillow can read; copy the file again") from None
     except Exception as error:  # decoders raise many kinds for bytes that are no image
-        raise UserError(
-            f"{path}: the image in row {row} cannot be decoded ({first_line(error)}); copy the file again"
-        ) from None
+        raise UserError(f"{name} cannot be decoded ({first_line(error)}); copy the file again") from None
 
 
 @cache
 def _formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """What this Pillow was built with, without `FORMATS_NOT_READ`."""
     from PIL import Image
 
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return [name for name in Image.OPEN if name not in FORMATS_NOT_READ]

@@ -19,7 +19,8 @@ class SampleSet:
     """Samples on the device they are used on; a sample's index is its row here."""
 
     inputs: Tensor
-    """(N, height, width, channels) uint8 images, or (N, D) float embeddings."""
+    """(N, height, width, channels) uint8 images; (N, D) float embeddings; or `ImageFiles` of N images that are decoded when
+    a batch asks for them. All sets of a run have inputs of one of the three kinds."""
     labels: Tensor
     """(N,) the labels that are given."""
     true_labels: Tensor
@@ -27,7 +28,7 @@ class SampleSet:
     subclasses: Tensor
     """(N,) finer classes inside the labels; the labels themselves where there are none."""
     source_index: Tensor
-    """(N,) row in the source."""
+    """(N,) row in the source, `RawData`, which numbers the rows of all parts together."""
 
     def __len__(self) -> int:
         return self.inputs.shape[0]

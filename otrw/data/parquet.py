@@ -11,7 +11,7 @@ import numpy as np
 from otrw.data.cache import cached_arrays
 from otrw.data.duplicates import image_hashes, refuse_equal_files
 from otrw.data.images import decode_image
-from otrw.data.raw import RawData
+from otrw.data.raw import RawData, train_and_test
 from otrw.errors import UserError, first_line, shown
 
 MOST_ROWS = 10_000_000
@@ -47,17 +47,11 @@ def load_parquet(folder: Path, cache: str) -> RawData:
     if "train_coarse" in arrays:
         groups = np.zeros(num_classes, dtype=np.int64)
         groups[arrays["train_labels"]] = arrays["train_coarse"]
-    return RawData(
-        arrays["train_images"],
-        arrays["train_labels"],
-        arrays["test_images"],
-        arrays["test_labels"],
-        class_names or tuple(str(label) for label in range(num_classes)),
-        groups,
-        group_names,
-        arrays["train_hashes"],
-        arrays["test_hashes"],
-    )
+    names = class_names or tuple(str(label) for label in range(num_classes))
+    train_images, train_labels = arrays["train_images"], arrays["train_labels"]
+    raw = train_and_test(train_images, train_labels, arrays["test_images"], arrays["test_labels"], names)
+    hashes = np.concatenate([arrays[f"{part}_hashes"] for part in files])
+    return raw._replace(groups=groups, group_names=group_names, hashes=hashes)
 
 
 def _files(folder: Path) -> Files:

@@ -1,23 +1,72 @@
-"""A whole data set in memory, wherever it comes from."""
+"""A whole data set, wherever it comes from: what every source gives, and all that is known of it before training."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from otrw.data.files import ImageFiles
+
+
+class Parts(NamedTuple):
+    """Which rows of a data set are for what, each sorted; no row belongs to two. None: the source does not say."""
+
+    train: np.ndarray
+    """Rows to train on; whatever else is missing is cut from them (otrw/data/split.py)."""
+    trusted: np.ndarray | None = None
+    """Rows whose labels somebody has checked: the meta set."""
+    validation: np.ndarray | None = None
+    """Rows to choose settings by."""
+    test: np.ndarray | None = None
+    """Rows to report errors on."""
+
+
+class Skipped(NamedTuple):
+    """A sample or file that was found and is not used."""
+
+    identity: str
+    """What it is called, as in `RawData.identities`."""
+    reason: str
+    """Why, in a few words; equal reasons are counted together."""
+
 
 class RawData(NamedTuple):
-    """A whole data set, as its authors made it."""
+    """A whole data set as its authors made it. Rows are numbered once, over all parts: `SampleSet.source_index` is that row."""
 
-    train_images: np.ndarray
-    """(N, height, width, channels) uint8"""
-    train_labels: np.ndarray
-    """(N,) int64"""
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    inputs: "np.ndarray | ImageFiles"
+    """(N, height, width, channels) uint8 images; (N, D) float32 embeddings; or N images that stay in their files until they
+    are needed. `inputs[rows]` is a selection of any of the three."""
+    labels: np.ndarray
+    """(N,) int64, the labels that are given, 0 to C - 1."""
+    parts: Parts
+    """Rows of train, trusted, validation and test."""
     class_names: tuple[str, ...]
+    """C names, by label."""
+    true_labels: np.ndarray | None = None
+    """(N,) int64, the right labels where they are known, for evaluation alone; None: not known."""
     groups: np.ndarray | None = None
     """(C,) superclass of each class, where the data set has them."""
     group_names: tuple[str, ...] = ()
-    train_hashes: np.ndarray | None = None
-    """(N,) uint64, equal for equal images; see otrw/data/duplicates.py. `load_source` fills it in where it is None."""
-    test_hashes: np.ndarray | None = None
+    """Names of the superclasses."""
+    hashes: np.ndarray | None = None
+    """(N,) uint64, equal for equal samples; see otrw/data/duplicates.py. `load_source` fills it in where it is None."""
+    identities: tuple[str, ...] | None = None
+    """What each sample is called outside: its path below data.root, or FILE:ROW. None for digits and CIFAR: the row."""
+    skipped: tuple[Skipped, ...] = ()
+    """What was found and left out."""
+    files_hash: str = ""
+    """16 hex digits of which samples there are, in which part and under which label; empty for digits and CIFAR."""
+
+    def of_part(self, part: str) -> tuple["np.ndarray | ImageFiles", np.ndarray]:
+        """Inputs and given labels of train, trusted, validation or test; of none where the source does not say."""
+        rows = getattr(self.parts, part)
+        rows = np.zeros(0, dtype=np.int64) if rows is None else rows
+        return self.inputs[rows], self.labels[rows]
+
+
+def train_and_test(
+    train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray, names: tuple[str, ...]
+) -> RawData:
+    """A data set of two parts in memory: the training rows come first, then those of the test set."""
+    rows = np.arange(len(train_labels) + len(test_labels))
+    images, labels = np.concatenate([train_images, test_images]), np.concatenate([train_labels, test_labels])
+    return RawData(images, labels, Parts(train=rows[: len(train_labels)], test=rows[len(train_labels) :]), names)

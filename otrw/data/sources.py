@@ -10,7 +10,7 @@ import numpy as np
 
 from otrw.data.duplicates import image_hashes, refuse_copies
 from otrw.data.parquet import load_parquet
-from otrw.data.raw import RawData
+from otrw.data.raw import RawData, train_and_test
 from otrw.errors import UserError, first_line
 
 TEST_SHARE_OF_DIGITS = 3  # every third image of a class: scikit-learn's digits come without a test set
@@ -26,10 +26,10 @@ def load_source(source: str, *, root: str, layout: str, download: bool, cache: s
         raw = load_digits()
     else:
         raw = _load_files(source, Path(root).expanduser(), layout, download, cache)
-    train = image_hashes(raw.train_images) if raw.train_hashes is None else raw.train_hashes
-    test = image_hashes(raw.test_images) if raw.test_hashes is None else raw.test_hashes
-    refuse_copies(source, train, test)
-    return raw._replace(train_hashes=train, test_hashes=test)
+    assert isinstance(raw.inputs, np.ndarray)
+    hashes = image_hashes(raw.inputs) if raw.hashes is None else raw.hashes
+    refuse_copies(source, hashes[raw.parts.train], hashes[raw.parts.test])
+    return raw._replace(hashes=hashes)
 
 
 def _load_files(source: str, folder: Path, layout: str, download: bool, cache: str) -> RawData:
@@ -56,7 +56,7 @@ def load_digits() -> RawData:
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[::TEST_SHARE_OF_DIGITS]] = True
     names = tuple(str(digit) for digit in range(10))
-    return RawData(images[~is_test], labels[~is_test], images[is_test], labels[is_test], names)
+    return train_and_test(images[~is_test], labels[~is_test], images[is_test], labels[is_test], names)
 
 
 def load_torchvision(source: str, root: Path, download: bool) -> RawData:
@@ -69,4 +69,4 @@ def load_torchvision(source: str, root: Path, download: bool) -> RawData:
     except (RuntimeError, OSError, EOFError) as error:
         raise UserError(f"data.root: {source} in {root} cannot be read ({first_line(error)}); download it again") from None
     arrays = (train.data, np.array(train.targets), test.data, np.array(test.targets))
-    return RawData(*arrays, tuple(train.classes))
+    return train_and_test(*arrays, tuple(train.classes))

@@ -28,7 +28,7 @@ def test_hashes_are_equal_for_equal_images_alone():
 
 def test_digits_hold_no_copies():
     raw = load_digits()
-    train, test = image_hashes(raw.train_images), image_hashes(raw.test_images)
+    train, test = image_hashes(raw.of_part("train")[0]), image_hashes(raw.of_part("test")[0])
     assert (num_copies(train), num_copies(test), np.isin(test, train).sum()) == (0, 0, 0)
 
 
@@ -113,9 +113,9 @@ def test_the_cache_keeps_the_hashes(tmp_path):
             tmp_path / "cifar10" / f"{part}-0.parquet", {"img": image_cells(images[rows]), "label": labels[rows].tolist()}
         )
     first, second = (load(tmp_path, cache=tmp_path / "cache") for _ in range(2))
-    np.testing.assert_array_equal(first.train_hashes, image_hashes(images[:20]))
-    np.testing.assert_array_equal(second.train_hashes, first.train_hashes)
-    np.testing.assert_array_equal(second.test_hashes, first.test_hashes)
+    np.testing.assert_array_equal(first.hashes[first.parts.train], image_hashes(images[:20]))
+    np.testing.assert_array_equal(second.hashes[second.parts.train], first.hashes[first.parts.train])
+    np.testing.assert_array_equal(second.hashes[second.parts.test], first.hashes[first.parts.test])
 
 
 @pytest.mark.slow
@@ -125,5 +125,5 @@ def test_real_cifar_holds_as_many_copies_as_is_known(source, expected):
     if folder is None:
         pytest.skip("no CIFAR: set OTRW_DATA to a folder that holds cifar10 and cifar100/*.parquet")
     raw = load_source(source, root=str(folder), layout="parquet", download=False, cache="")
-    across = int(np.isin(raw.test_hashes, raw.train_hashes).sum())
-    assert (num_copies(raw.train_hashes), num_copies(raw.test_hashes), across) == expected
+    across = int(np.isin(raw.hashes[raw.parts.test], raw.hashes[raw.parts.train]).sum())
+    assert (num_copies(raw.hashes[raw.parts.train]), num_copies(raw.hashes[raw.parts.test]), across) == expected

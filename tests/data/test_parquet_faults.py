@@ -130,11 +130,8 @@ NO_WIDTH = encoded(kind="BMP")[:18] + bytes(4) + encoded(kind="BMP")[22:]
         (NO_WIDTH, ""),
         (encoded(size=(MOST_PIXELS // 4 + 1, 4)), f"1 to {MOST_PIXELS}"),
         (encoded(mode="1", size=(30_000, 30_000)), ""),  # 900 million pixels in 110 kB
-        (encoded(mode="I;16"), "mode I;16"),
         (encoded(mode="F", kind="TIFF"), "mode F"),
-        (encoded(kind="PPM"), "must be one of PNG"),
-        (encoded(kind="TGA"), "must be one of PNG"),
-        (EPS, "must be one of PNG"),
+        (EPS, "is no image that Pillow can read"),
         (encoded(size=(64, 64))[:-20], ""),
         (encoded(kind="JPEG", size=(64, 64))[:-30], ""),
         (b"RIFF\x00\x00\x00\x00WEBP", ""),
@@ -145,10 +142,7 @@ NO_WIDTH = encoded(kind="BMP")[:18] + bytes(4) + encoded(kind="BMP")[22:]
         "no pixels",
         "too many",
         "bomb",
-        "16 bits",
         "floats",
-        "ppm",
-        "tga",
         "eps",
         "cut png",
         "cut jpeg",
@@ -170,13 +164,13 @@ def test_pillow_starts_no_program_for_an_image(tmp_path, monkeypatch):
 
     monkeypatch.setattr("subprocess.Popen", started)
     with_image(tmp_path, EPS)
-    assert "row 3 must be one of PNG" in error_of(tmp_path)
+    assert "row 3 is no image that Pillow can read" in error_of(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG", "PPM", "TGA"])
 def test_usual_formats_are_read(tmp_path, kind):
     with_image(tmp_path, encoded(kind=kind))
-    assert load(tmp_path).test_images[3].tolist() == np.zeros((4, 4, 3), dtype=int).tolist()
+    assert load(tmp_path).of_part("test")[0][3].tolist() == np.zeros((4, 4, 3), dtype=int).tolist()
 
 
 def test_one_size_holds_for_train_and_test_together(tmp_path):

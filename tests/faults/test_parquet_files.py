@@ -31,8 +31,10 @@ def loaded(root, cache=""):
 
 
 def assert_same(found: RawData, expected: RawData):
-    for name in ("train_images", "train_labels", "test_images", "test_labels", "train_hashes", "test_hashes"):
+    for name in ("inputs", "labels", "hashes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(getattr(found.parts, part), getattr(expected.parts, part))
     assert found.class_names == expected.class_names
 
 
@@ -105,9 +107,9 @@ def test_generated_content_is_read_as_it_was_written_or_refused(tmp_path, labels
     right = sorted(labels) == [0, 1, 2, 3, 4, 5] and not bad and size == 4 and "int" in kind
     assert (found is not None) == right
     if found is not None:
-        assert found.test_labels.tolist() == labels
-        np.testing.assert_array_equal(found.test_images, pixels)
-        np.testing.assert_array_equal(found.train_images, images["train"])
+        assert found.of_part("test")[1].tolist() == labels
+        np.testing.assert_array_equal(found.of_part("test")[0], pixels)
+        np.testing.assert_array_equal(found.of_part("train")[0], images["train"])
 
 
 def test_damage_to_the_cache_never_changes_the_data(tmp_path):

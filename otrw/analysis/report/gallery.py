@@ -36,7 +36,8 @@ def train_images(experiment: Experiment) -> np.ndarray:
         download=False,
         cache=data.get("cache", ""),
     )
-    return raw.train_images
+    images, _ = raw.of_part("train")
+    return np.asarray(images)
 
 
 def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], images: np.ndarray) -> str:
