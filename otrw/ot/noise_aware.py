@@ -1,0 +1,184 @@
+"""The noise-aware plan: transport of samples onto classes when given labels are wrong by an unknown transition matrix.
+
+Sample n with embedding x_n (scaled to length 1) and given label y_n is moved onto class k at the cost
+
+    C_kn = tau / 2 |W (x_n - mu_k)|^2 - log T[k, y_n],
+
+W and tau from the trusted set (`otrw.ot.metric`), T[k, j] the probability that a sample of class k carries the label j. With
+the mass of every sample fixed and that of the classes free, entropic transport with prior pi has the plan
+
+    q_n(k) = softmax_k(log pi_k - C_kn),
+
+and its minimum over pi, T and mu is the maximum of a likelihood (Rigollet and Weed, arXiv 1809.05572): alternating the plan
+with its parameters is expectation maximisation (Dempster et al. 1977). The parameters given a plan are
+
+    pi_k     = mean_n q_n(k),
+    T[k, j]  ~ sum_n q_n(k) 1[y_n = j] + beta (N / C) T0[k, j], each row to sum 1,
+    T0       = the pooled symmetric matrix: 1 - rho on the diagonal, rho / (C - 1) beside it, rho = 1 - mean_n q_n(y_n),
+    mu_k     = (m_k t_k + s_k v_k) / (m_k + s_k), s_k = min(S_k, cap m_k), S_k = sum_n q_n(k) 1[y_n = k],
+
+t_k the mean of the m_k trusted samples of class k, and v_k the mean of the samples given that label, by q_n(k). The prior mass
+beta keeps classes of few samples near the noise of all. The cap keeps the many samples, whose labels may all be wrong in the
+same way, from outvoting the few trusted ones. A transition matrix of given labels is that of Patrini et al., arXiv 1609.03683;
+estimating it beside trusted samples that of Hendrycks et al., arXiv 1802.05300.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from otrw.ot.metric import Metric, class_means, fit_metric
+from otrw.ot.semi_dual import SumSamples, whole
+from otrw.ot.sinkhorn import LogSumExp, logsumexp_rows
+
+NUM_ROUNDS = 3
+TRANSITION_PRIOR = 0.2
+PROTOTYPE_CAP = 1.0
+
+
+class NoiseAwarePlan(NamedTuple):
+    """The plan and its parameters. N samples, of which this process has n; C classes."""
+
+    log_posterior: Tensor
+    """(n, C) log q_n(k): how probable it is that sample n is of class k; local"""
+    transition: Tensor
+    """(C, C) T, rows sum to 1; replicated, float64, as all that follow"""
+    class_share: Tensor
+    """(C,) pi, sums to 1"""
+    prototypes: Tensor
+    """(C, D) mu"""
+    given_sizes: Tensor
+    """(C,) samples a class by their given labels"""
+    metric: Metric
+    change: float
+    """L1 change of pi in the last round"""
+
+
+def noise_aware_plan(
+    embeddings: Tensor,
+    labels: Tensor,
+    trusted: Tensor,
+    trusted_labels: Tensor,
+    num_classes: int,
+    *,
+    num_rounds: int = NUM_ROUNDS,
+    transition_prior: float = TRANSITION_PRIOR,
+    prototype_cap: float = PROTOTYPE_CAP,
+    sum_samples: SumSamples = whole,
+) -> NoiseAwarePlan:
+    """The plan of the samples onto the classes of a trusted set; formulas at the head of this file.
+
+    It starts from the features alone (T constant, pi uniform, mu the trusted means); each round takes pi, T and mu from the
+    plan, then the plan from them. A round is one exchange of C (C + D) numbers. A class without trusted samples starts from
+    the mean of the samples given its label, and moves freely.
+
+    Args:
+        embeddings: (n, D) of this process's samples; only their direction counts.
+        labels: (n,) their given class indices.
+        trusted: (M, D), replicated.
+        trusted_labels: (M,) class indices.
+        num_classes: C.
+        num_rounds: of parameters and plan, >= 1.
+        transition_prior: beta, > 0.
+        prototype_cap: what plan mass may count beside the trusted mass; inf is no cap.
+        sum_samples: all-reduce of a sum over samples.
+
+    Raises:
+        ValueError: there is no trusted sample, or a parameter is out of range.
+    """
+    if len(trusted) == 0:
+        raise ValueError("trusted must have at least one sample, got none")
+    if num_rounds < 1 or not transition_prior > 0 or prototype_cap < 0:
+        raise ValueError(
+            "num_rounds must be >= 1, transition_prior > 0 and prototype_cap >= 0, got "
+            f"{num_rounds}, {transition_prior} and {prototype_cap}"
+        )
+    x = F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+    reference = F.normalize(trusted.double(), dim=1)
+    metric = fit_metric(reference, trusted_labels, x, labels, num_classes, sum_samples=sum_samples)
+    means, sizes = class_means(reference, trusted_labels, num_classes)
+    everything = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    given_sizes, given_sums = _by_given_label(everything, x, labels, num_classes, sum_samples)
+    num_samples = float(given_sizes.sum())
+    prototypes = torch.where((sizes > 0)[:, None], means, given_sums / given_sizes.clamp_min(1)[:, None])
+    is_known = (sizes > 0) | (given_sizes > 0)
+    share = is_known.double() / is_known.sum()
+    log_q = (_log(share).to(x.dtype) - metric.squared_distance(x, prototypes) / 2).log_softmax(1)
+    change = 0.0
+    for _ in range(num_rounds):
+        joint, agreeing, sums = _moments(log_q, x, labels, sum_samples)
+        before, share = share, joint.sum(1) / num_samples
+        change = float((share - before).abs().sum())
+        noise_rate = float(1 - agreeing.sum() / num_samples)
+        transition = joint + transition_prior * num_samples / num_classes * symmetric_transition(num_classes, noise_rate, joint)
+        transition = transition / transition.sum(1, keepdim=True)
+        counted = torch.where(sizes > 0, torch.minimum(agreeing, prototype_cap * sizes), agreeing)
+        factor = torch.where(agreeing > 0, counted / agreeing.clamp_min(torch.finfo(torch.float64).tiny), 0)
+        moved = (sizes[:, None] * means + factor[:, None] * sums) / (sizes + counted).clamp_min(1e-12)[:, None]
+        prototypes = torch.where((sizes + counted > 1e-12)[:, None], moved, prototypes)
+        log_q = _log_plan(x, labels, prototypes, share, transition, metric)
+    return NoiseAwarePlan(log_q, transition, share, prototypes, given_sizes, metric, change)
+
+
+def symmetric_transition(num_classes: int, noise_rate: float, like: Tensor) -> Tensor:
+    """(C, C) matrix in the type of `like`: a label is wrong at that rate, and then any other class alike."""
+    beside = noise_rate / max(1, num_classes - 1)
+    matrix = torch.full((num_classes, num_classes), beside, dtype=like.dtype, device=like.device)
+    return matrix.fill_diagonal_(1 - noise_rate)
+
+
+def wrong_label_scores(plan: NoiseAwarePlan, labels: Tensor) -> Tensor:
+    """(n,) probability 1 - q_n(y_n) that the given label is wrong, in [0, 1]."""
+    return -_of_given(plan.log_posterior, labels).clamp_max(0).expm1()
+
+
+def noise_aware_weights(plan: NoiseAwarePlan, labels: Tensor, *, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
+    """(n,) weights w_n = (N / C) q_n(y_n) / sum over the samples given the same label; mean 1 over all samples.
+
+    Every class that some sample is given weighs the same, and inside it a sample by how probable its label is. C counts the
+    classes that have samples.
+    """
+    own = _of_given(plan.log_posterior, labels)
+    num_classes = len(plan.given_sizes)
+    is_given = labels[None, :] == torch.arange(num_classes, device=labels.device)[:, None]
+    log_sum = logsumexp_samples(torch.where(is_given, own[None, :], -torch.inf))  # (C,)
+    mass = plan.given_sizes.sum() / (plan.given_sizes > 0).sum()
+    return mass.to(own.dtype) * (own - log_sum[labels]).exp()
+
+
+def _log_plan(x: Tensor, labels: Tensor, prototypes: Tensor, share: Tensor, transition: Tensor, metric: Metric) -> Tensor:
+    """(n, C) log softmax_k(log pi_k - C_kn)."""
+    log_prior = (_log(share)[:, None] + _log(transition)).to(x.dtype)  # (C, C): class, given label
+    return (log_prior.T[labels] - metric.squared_distance(x, prototypes) / 2).log_softmax(1)
+
+
+def _moments(log_q: Tensor, x: Tensor, labels: Tensor, sum_samples: SumSamples) -> tuple[Tensor, Tensor, Tensor]:
+    """sum_n q_n(k) 1[y_n = j] (C, C); its diagonal (C,); and sum_n q_n(k) 1[y_n = k] x_n (C, D): in one exchange."""
+    num_classes = log_q.shape[1]
+    q = log_q.double().exp()
+    own = q.gather(1, labels[:, None])
+    by_label = q.new_zeros(num_classes, num_classes).index_add_(0, labels, q)
+    sums = q.new_zeros(num_classes, x.shape[1]).index_add_(0, labels, own * x)
+    both = sum_samples(torch.cat([by_label.T, sums], dim=1))
+    joint, sums = both.split([num_classes, x.shape[1]], dim=1)
+    return joint, joint.diagonal(), sums
+
+
+def _by_given_label(
+    mass: Tensor, x: Tensor, labels: Tensor, num_classes: int, sum_samples: SumSamples
+) -> tuple[Tensor, Tensor]:
+    """Mass (C,) and weighted sum of x (C, D) of the samples given each label."""
+    columns = torch.cat([mass[:, None], mass[:, None] * x], dim=1)
+    total = sum_samples(columns.new_zeros(num_classes, columns.shape[1]).index_add_(0, labels, columns))
+    return total[:, 0], total[:, 1:]
+
+
+def _of_given(log_q: Tensor, labels: Tensor) -> Tensor:
+    return log_q.gather(1, labels[:, None]).squeeze(1)
+
+
+def _log(x: Tensor) -> Tensor:
+    """log with a finite floor: an empty class stays improbable, not impossible, and never makes 0 / 0."""
+    return x.clamp_min(1e-30).log()
