@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from otrw.analysis.statistics import Difference, mean_std, paired_difference
 from otrw.config import DataConfig, Variant
+from otrw.config.known_data import KNOWN_DATA, NUM_COARSE_CLASSES
 from otrw.config.variants import TITLES
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment, Setting, label
@@ -157,8 +158,8 @@ def make_blocks(
 
 def dataset_title(setting: Setting) -> str:
     """A setting in words."""
-    names = {"digits": "Digits-LT", "cifar10": "CIFAR-10-LT", "cifar100": "CIFAR-100-LT"}
-    names["cifar100_coarse"] = "CIFAR-100-LT, 20 superclasses"
+    names = {name: known.title for name, known in KNOWN_DATA.items()}
+    names["cifar100_coarse"] = f"{names['cifar100']}, {NUM_COARSE_CLASSES} superclasses"
     noise = f", {100 * setting.label_noise_rate:g} % wrong labels ({setting.label_noise})" if setting.label_noise_rate else ""
     return names.get(setting.dataset, setting.dataset) + noise
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from otrw.config import Config, Variant, to_dict
 from otrw.config.command_line import PRESETS, parse_config
+from otrw.config.known_data import KNOWN_DATA
 from otrw.config.variants import variant_config
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
@@ -16,9 +17,6 @@ from otrw.records import ledger
 from otrw.records.config_check import check_config
 from otrw.records.fingerprint import fingerprint
 
-NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
-NUM_PER_CLASS = {"digits": 116, "cifar10": 5000, "cifar100": 500}  # smallest training class of the source
-NUM_TEST = {"digits": 602, "cifar10": 10_000, "cifar100": 10_000}
 CACHED_WHERE_TOO_LONG = {("official", "cifar100"): ["--stage2.embeddings", "cached"]}  # 1,000 meta images a step else
 
 
@@ -151,12 +149,12 @@ def is_done(variants: dict[Variant, VariantState]) -> bool:
 
 def variant_work(config: Config, variant: Variant) -> float:
     """Forward passes of images that a variant costs, a training step counting three an image (forward and backward)."""
-    data, source = config.data, config.data.source
+    data, known = config.data, KNOWN_DATA[config.data.source]
     num_cut = data.num_meta_per_class + data.num_validation_per_class
-    head = NUM_PER_CLASS[source] - num_cut
-    num_train = int(class_profile(NUM_CLASSES[source], head, data.imbalance_factor, data.profile).sum())
-    num_meta = NUM_CLASSES[source] * data.num_meta_per_class
-    num_test = NUM_TEST[source] + NUM_CLASSES[source] * data.num_validation_per_class
+    head = known.num_per_class - num_cut
+    num_train = int(class_profile(known.num_classes, head, data.imbalance_factor, data.profile).sum())
+    num_meta = known.num_classes * data.num_meta_per_class
+    num_test = known.num_test + known.num_classes * data.num_validation_per_class
 
     def evaluations(epochs: int) -> int:
         return num_test * -(-epochs // config.run.evaluate_every_epochs)

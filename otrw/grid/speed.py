@@ -6,22 +6,21 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from otrw.config import Config
+from otrw.config.known_data import KNOWN_DATA
 from otrw.models.build import build_model
 
 NUM_WARMUP_STEPS = 3
-IMAGE_SIDE = {"digits": 8, "cifar10": 32, "cifar100": 32}
 
 
 def images_per_second(config: Config, device: torch.device, *, precision: str, seconds: float = 3.0) -> float:
     """Training images a second of the config's net and stage-1 batch, one process, without loading data."""
-    source, model = config.data.source, config.model
-    num_classes = 100 if source == "cifar100" else 10
-    in_channels = 1 if source == "digits" else 3
+    known, model = KNOWN_DATA[config.data.source], config.model
+    num_classes, in_channels, side = known.num_classes, known.in_channels, known.image_side
     net = build_model(
         model.name, num_classes, in_channels=in_channels, width_multiplier=model.width_multiplier, head=model.head
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    side, batch_size = IMAGE_SIDE[source], config.stage1.batch_size
+    batch_size = config.stage1.batch_size
     images = torch.randn(batch_size, in_channels, side, side, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device) % num_classes
     num_steps, started = -NUM_WARMUP_STEPS, time.monotonic()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from otrw.config import Config, DataConfig, Variant, flatten, to_dict
 from otrw.config.command_line import PRESETS, parse_config
+from otrw.config.known_data import KNOWN_DATA
 from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
 from otrw.records.config_check import check_config
@@ -19,7 +20,6 @@ from otrw.records.result_check import check_result
 
 AXES = ("source", "labels", "imbalance_factor", "label_noise", "label_noise_rate")
 """Settings of the data that make the blocks and columns of a table; all others decide the method."""
-PRESET_OF_SOURCE = {"digits": "digits_lt", "cifar10": "cifar10_lt", "cifar100": "cifar100_lt"}
 
 
 class Setting(NamedTuple):
@@ -161,7 +161,7 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
     result = record.result
     config, known_epochs = _with_true_epochs(record.config, stage1_runs)
     data = config.get("data")
-    if not isinstance(data, dict) or data.get("source") not in PRESET_OF_SOURCE:
+    if not isinstance(data, dict) or data.get("source") not in KNOWN_DATA:
         raise UserError("config.yaml: data.source must be digits, cifar10 or cifar100")
     if data.get("labels", "fine") not in ("fine", "coarse"):
         raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
@@ -231,7 +231,7 @@ def _preset(config: Mapping, variant: Variant, own: Mapping) -> tuple[str, Confi
     """Name and settings of the preset; in records that name none, one with the same method, else that of the data."""
     data = config["data"]
     named = (config.get("run") or {}).get("preset")
-    name = named or PRESET_OF_SOURCE[data["source"]]
+    name = named or KNOWN_DATA[data["source"]].preset
     for other in [] if named else sorted(path.stem for path in PRESETS.glob("*.yaml")):
         candidate = _preset_config(other)
         with suppress(UserError):  # a preset that has no such variant

@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn, get_args
 from otrw.config import Config, Variant, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.config.earlier_names import with_present_names
+from otrw.config.known_data import KNOWN_DATA, NUM_COARSE_CLASSES
 from otrw.config.variants import variant_config
 from otrw.errors import UserError, check
 from otrw.records import ledger
@@ -19,7 +20,6 @@ from otrw.records.read import read_yaml
 from otrw.tuning.proposals import Algorithm
 from otrw.tuning.space import check_values, grid_size, load_space, parse_space, to_plain
 
-HELD_OUT = {"digits": 20, "cifar10": 100, "cifar100": 20}
 """Validation images a class where the config does not say: cut out before the tail is made, from 178, 5000 and 500."""
 METRICS = tuple(f"validation/{name}" for name in ("balanced_error", "error", "loss", "many_error", "medium_error", "few_error"))
 DEFAULT_TRIALS = 16
@@ -243,10 +243,10 @@ def _searched_config(rest: list[str]) -> tuple[list[str], Config]:
     """(arguments for parse_config, config) with a validation set, unless it is ruled out in so many words."""
     if any(piece.partition("=")[0] == "--run.resume" for piece in rest):
         raise UserError("--run.resume must go with launch/train.py; a search goes on by --resume and its folder")
-    source = parse_config(rest).data.source
+    num_held_out = KNOWN_DATA[parse_config(rest).data.source].num_held_out_per_class
     named = any(piece.partition("=")[0] == "--config" for piece in rest)
     # first, so that whatever else names it wins
-    held_out = f"--data.num_validation_per_class={HELD_OUT[source]}"
+    held_out = f"--data.num_validation_per_class={num_held_out}"
     base = [held_out, *([] if named else ["--config", "digits_lt"]), *rest]
     config = parse_config(base)
     check(
@@ -254,7 +254,7 @@ def _searched_config(rest: list[str]) -> tuple[list[str], Config]:
         "data.num_validation_per_class",
         config.data.num_validation_per_class,
         "be >= 1 for a search",
-        f"settings are chosen on held-out images, never on test; try --data.num_validation_per_class {HELD_OUT[source]}",
+        f"settings are chosen on held-out images, never on test; try --data.num_validation_per_class {num_held_out}",
     )
     return base, config
 
@@ -298,7 +298,7 @@ def _check_optuna() -> None:
 
 
 def _num_classes(config: Config) -> int:
-    return 20 if config.data.labels == "coarse" else {"digits": 10, "cifar10": 10, "cifar100": 100}[config.data.source]
+    return NUM_COARSE_CLASSES if config.data.labels == "coarse" else KNOWN_DATA[config.data.source].num_classes
 
 
 def _flag(key: str) -> str:

@@ -164,7 +164,7 @@ def _confusion(experiment: Experiment, name: str) -> str:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # of the true class
     title = f"<h3>{html.escape(name)}</h3>"
     if len(counts) > MOST_CLASSES_AS_TABLE:
-        shade = (255 * (1 - np.sqrt(shares))).astype(np.uint8)  # the root lifts the small ones
+        shade = (255 * (1 - np.sqrt(shares))).astype(np.uint8)  # square root: small shares stay visible
         image = data_uri(np.stack([shade, 255 - (255 - shade) // 2, np.full_like(shade, 255)], -1))
         return f'<div>{title}<img class="matrix" src="{image}" alt="confusion matrix of {html.escape(name)}"></div>'
     names = [str(one) for one in experiment.record.result.get("class_names") or range(len(counts))]
