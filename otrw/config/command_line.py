@@ -17,6 +17,8 @@ from otrw.config.yaml_files import is_plain_text, load_yaml
 from otrw.errors import UserError, check, shown
 
 PRESETS = Path(__file__).resolve().parent / "presets"
+PRESET_OF_OWN = {"folder": "own_images", "table": "own_images", "embeddings": "own_embeddings"}
+"""What data of one's own start from where no --config is given."""
 
 
 class Given(NamedTuple):
@@ -33,7 +35,8 @@ class Given(NamedTuple):
 
 
 def parse_config(arguments: Sequence[str], default: str = "digits_lt", description: str = "") -> Config:
-    """Config from ``--config FILE_OR_PRESET`` and overrides ``--section.key value``; without --config the default preset.
+    """Config from ``--config FILE_OR_PRESET`` and overrides ``--section.key value``; without --config the default preset, or
+    the one of `PRESET_OF_OWN` where data.source is named there.
 
     With ``--run.resume FOLDER`` the settings are those of the folder; beside it only folders and cadence may be given
     (`otrw.config.resume.MAY_CHANGE`). Raises UserError.
@@ -49,7 +52,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
         "data.root",
         config.data.root,
         "come with a data set that has files, not with digits",
-        "add --data.source cifar10 or --config cifar10_lt, or leave it out",
+        "add --data.source folder, table or embeddings for your own, or --config cifar10_lt",
     )
     if given.display is not None:
         _parser(description).parse_args(["--config", _quoted(to_dict(config)), given.display])
@@ -102,7 +105,8 @@ def _read(arguments: list[str], default: str) -> Given:
         settings = merged(settings, found)
         own = own if is_preset else merged(own, found)
     if not has_file:
-        file, is_preset = _config_file(default)
+        source = settings.get("data", {}).get("source")
+        file, is_preset = _config_file(PRESET_OF_OWN.get(source, default))
         settings = merged(_settings_of(file), settings)
         preset = file.stem if is_preset else None
     return Given(settings, preset, own, display)

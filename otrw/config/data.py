@@ -5,6 +5,10 @@ from typing import Literal
 
 from otrw.errors import check
 
+OWN_SOURCES = ("folder", "table", "embeddings")
+IMBALANCE_FACTOR = 20.0
+"""Of digits and CIFAR where nothing else is said."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -25,13 +29,56 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, how imbalanced, how wrong the labels."""
+class ColumnsConfig:
+    """Names of the columns of a table; null takes the first of the usual names that the table has."""
 
-    source: Literal["digits", "cifar10", "cifar100"] = "digits"
-    """digits: scikit-learn's bundled handwritten digits (no download). cifar10, cifar100: files below `root`."""
+    image: str | None = None
+    """Path below `data.root`, or the encoded image itself, as bytes or as the hub's struct {bytes, path}. Null: image, img,
+    path, file, file_name, filename, image_path."""
+    embedding: str | None = None
+    """List of numbers, of one length. Null: embedding, embeddings, features, vector, x, X."""
+    label: str | None = None
+    """Name, or whole number. Null: label, labels, class, class_name, target, fine_label, y."""
+    split: str | None = None
+    """train, trusted, validation (val, valid, dev) or test, in every row. Null: split."""
+    trusted: str | None = None
+    """true or 1 where somebody has checked the label: the row belongs to the trusted set. Null: trusted."""
+    true_label: str | None = None
+    """The right label where it is known, for evaluation alone. Null: true_label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which samples, how imbalanced, how wrong the labels."""
+
+    source: Literal["digits", "cifar10", "cifar100", "folder", "table", "embeddings"] = "digits"
+    """digits: scikit-learn's bundled handwritten digits (no download). cifar10, cifar100: files below `root`. Your own data:
+    folder: images in one folder a class. table: Parquet, CSV, JSONL or a text list of images and labels. embeddings: an
+    array of features with labels."""
     root: str = "data"
-    """Folder that holds `cifar10/*.parquet` as on the Hugging Face hub, or torchvision's `cifar-10-batches-py`."""
+    """Folder of the data: holds `cifar10/*.parquet` as on the Hugging Face hub or torchvision's `cifar-10-batches-py`; for
+    your own data the folder of images, of the table, or the file itself."""
+    files: str | None = None
+    """table, embeddings: names or patterns below `root`, separated by commas, such as train-*.parquet,test.csv. A file's name
+    says which part it is (train, trusted, val, test) unless a column does. Null: all tables that `root` holds."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Names of a table's columns."""
+    labels_file: str | None = None
+    """Other given labels for the training samples, in their order: .npy, .npz, .csv or .pt (CIFAR-N's). FILE:NAME takes one
+    array of several, such as CIFAR-10_human.npz:worse_label. The source's own labels are then the right ones."""
+    trusted: str | None = None
+    """CSV or Parquet of samples that somebody checked (columns identity, label, verdict), as launch/choose_trusted.py writes
+    it: they leave training and are the meta set."""
+    image_size: int | None = None
+    """Images of your own are brought to this side in pixels: shorter side resized, centre cut out. Null keeps their size."""
+    memory_limit_gib: float = 2.0
+    """Decoded images of up to this size together are kept in memory as uint8, in GiB; larger sets stay in their files."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """What to do with images that cannot be decoded: refuse to start, or leave them out, count and record them."""
+    smallest_class: int = 1
+    """Classes of your own data with fewer samples than this are left out, and said to be."""
+    test_share: float = 0.2
+    """Share of every class that is cut out for a test set where your own data come without one, in (0, 1)."""
     layout: Literal["auto", "parquet", "torchvision"] = "auto"
     """File layout below `root`; auto takes Parquet when it is there."""
     download: bool = False
@@ -40,12 +87,14 @@ class DataConfig:
     """Folder for decoded images (one uint8 array a data set); an empty string keeps nothing."""
     labels: Literal["fine", "coarse"] = "fine"
     """coarse (CIFAR-100 only): train on the 20 superclasses, with the long tail over the fine classes inside each."""
-    imbalance_factor: float = 20.0
-    """Size of the largest class over the size of the smallest, >= 1."""
+    imbalance_factor: float | None = None
+    """Thins classes until the largest is this many times the smallest, >= 1. Null: 20 for digits and CIFAR; your own data
+    stay as they are."""
     profile: Literal["exponential", "step"] = "exponential"
     """How class sizes fall from head to tail: n_c = head * factor^(-c/(C-1)), or half large and half small classes."""
     num_meta_per_class: int = 10
-    """Images a class of the small, trusted, balanced meta set; cut out before the tail is made."""
+    """Images a class of the small, trusted, balanced meta set; cut out before the tail is made. Not used where your own data
+    have a trusted set; where they have none, their labels are taken on trust."""
     num_validation_per_class: int = 0
     """Images a class of a balanced validation set for choosing hyper-parameters; cut out before the tail is made."""
     label_noise: Literal["none", "symmetric", "similar"] = "none"
@@ -63,7 +112,10 @@ class DataConfig:
     """Random crops, flips and cutout of training images."""
 
     def __post_init__(self) -> None:
-        check(self.imbalance_factor >= 1, "data.imbalance_factor", self.imbalance_factor, "be >= 1")
+        if self.imbalance_factor is None and not self.is_own:
+            object.__setattr__(self, "imbalance_factor", IMBALANCE_FACTOR)  # written out, as in every earlier record
+        factor = self.imbalance_factor
+        check(factor is None or factor >= 1, "data.imbalance_factor", factor, "be >= 1")
         check(self.num_meta_per_class >= 1, "data.num_meta_per_class", self.num_meta_per_class, "be >= 1")
         check(
             self.num_validation_per_class >= 0,
@@ -86,4 +138,43 @@ class DataConfig:
             f"be 'fine' for {self.source}",
             "only cifar100 has coarse labels",
         )
+        check(
+            self.label_noise != "similar" or not self.is_own,
+            "data.label_noise",
+            self.label_noise,
+            f"be 'none' or 'symmetric' for {self.source}",
+            "nothing says which of your classes are similar",
+        )
+        of_tables = self.source in ("table", "embeddings")
+        check(self.files is None or of_tables, "data.files", self.files, "come with data.source table or embeddings")
+        named = [name for name, value in vars(self.columns).items() if value is not None]
+        check(not named or of_tables, "data.columns", named, "come with data.source table or embeddings")
+        for key in ("trusted", "image_size"):
+            value = getattr(self, key)
+            check(value is None or self.is_own, f"data.{key}", value, "come with data.source folder, table or embeddings")
+        check(
+            self.image_size is None or self.source != "embeddings",
+            "data.image_size",
+            self.image_size,
+            "be null for embeddings",
+        )
+        has_labels = self.labels_file is None or self.source in ("cifar10", "cifar100", "embeddings")
+        check(has_labels, "data.labels_file", self.labels_file, "come with data.source cifar10, cifar100 or embeddings")
+        check(
+            self.labels_file is None or self.label_noise == "none",
+            "data.label_noise",
+            self.label_noise,
+            "be 'none' with data.labels_file",
+            "its labels are wrong of themselves",
+        )
         check(self.few_below <= self.many_above + 1, "data.few_below", self.few_below, "be at most data.many_above + 1")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are the user's own, and not one of the benchmarks that are made long-tailed."""
+        return self.source in OWN_SOURCES
+
+    @property
+    def may_know_wrong_labels(self) -> bool:
+        """Whether right and given labels can differ: by design, or because files hold both."""
+        return self.label_noise != "none" or self.labels_file is not None or self.source in ("table", "embeddings")

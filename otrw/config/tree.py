@@ -77,10 +77,10 @@ class Config:
                 "try 0.5",
             )
             check(
-                not variant.startswith("oracle") or self.data.label_noise != "none",
+                not variant.startswith("oracle") or self.data.may_know_wrong_labels,
                 "variants",
                 variant,
-                "come with data.label_noise",
+                "come with data.label_noise, data.labels_file, or a table that has true labels",
                 "without wrong labels the oracle is class_balanced",
             )
         check(
@@ -98,11 +98,19 @@ class Config:
             "use ot.scope=dataset to sample by weight",
         )
         check(
-            not (self.model.name == "small" and self.data.source != "digits"),
+            not (self.model.name == "small" and self.data.source in ("cifar10", "cifar100")),
             "model.name",
             self.model.name,
             f"be a resnet for {self.data.source}",
             "try --model.name resnet32",
+        )
+        for_embeddings = self.model.name in ("linear", "mlp")
+        check(
+            for_embeddings == (self.data.source == "embeddings"),
+            "model.name",
+            self.model.name,
+            f"be {'no linear or mlp' if for_embeddings else 'linear or mlp'} for {self.data.source}",
+            f"try --model.name {'resnet32' if for_embeddings else 'mlp'}",
         )
 
     @property

@@ -146,6 +146,7 @@ def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
                 f"data.{key} must be a multiple of the {num_fine} fine classes in a coarse one, got {getattr(config, key)}"
             )
     rows = raw.parts.train
+    assert config.imbalance_factor is not None
     split = long_tail_indices(
         raw.labels[rows],
         config.imbalance_factor,

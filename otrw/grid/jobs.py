@@ -152,6 +152,7 @@ def variant_work(config: Config, variant: Variant) -> float:
     data, known = config.data, KNOWN_DATA[config.data.source]
     num_cut = data.num_meta_per_class + data.num_validation_per_class
     head = known.num_per_class - num_cut
+    assert data.imbalance_factor is not None
     num_train = int(class_profile(known.num_classes, head, data.imbalance_factor, data.profile).sum())
     num_meta = known.num_classes * data.num_meta_per_class
     num_test = known.num_test + known.num_classes * data.num_validation_per_class

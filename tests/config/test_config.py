@@ -233,7 +233,7 @@ def test_a_value_that_is_not_a_number_is_refused(tmp_path):
             ["--variants", "[ot_labels_meta]", "--ot.label_transport", "0"],
             "ot.label_transport must be > 0 for variant ot_labels_meta",
         ),
-        (["--config", "cifar10_lt", "--variants", "[oracle]"], "variants must come with data.label_noise, got 'oracle'"),
+        (["--config", "cifar10_lt", "--variants", "[oracle]"], "variants must come with data.label_noise, data.labels_file"),
         (["--variants", "[ot]", "--stage2.trainable", "none"], "variants must be stage1 with stage2.trainable=none, got 'ot'"),
         (["--ot.scope", "batch", "--ot.label_transport", "0.5"], "ot.label_transport must be 0 with ot.scope=batch, got 0.5"),
         (
