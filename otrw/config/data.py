@@ -63,9 +63,6 @@ class DataConfig:
     says which part it is (train, trusted, val, test) unless a column does. Null: all tables that `root` holds."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Names of a table's columns."""
-    labels_file: str | None = None
-    """Other given labels for the training samples, in their order: .npy, .npz, .csv or .pt (CIFAR-N's). FILE:NAME takes one
-    array of several, such as CIFAR-10_human.npz:worse_label. The source's own labels are then the right ones."""
     trusted: str | None = None
     """CSV or Parquet of samples that somebody checked (columns identity, label, verdict), as launch/choose_trusted.py writes
     it: they leave training and are the meta set."""
@@ -102,6 +99,9 @@ class DataConfig:
     Meta, validation and test labels stay right."""
     label_noise_rate: float = 0.0
     """Probability that a training label is wrong, in [0, 1)."""
+    labels_file: str | None = None
+    """Other given labels for the training samples, in their order: .npy, .npz, .csv or .pt (CIFAR-N's). FILE:NAME takes one
+    array of several, such as CIFAR-10_human.npz:worse_label. The source's own labels are then the right ones."""
     many_above: int = 100
     """Classes with more training images than this are "many-shot" (arXiv 1904.05160)."""
     few_below: int = 20
