@@ -66,8 +66,6 @@ class DataConfig:
     trusted: str | None = None
     """CSV or Parquet of samples that somebody checked (columns identity, label, verdict), as launch/choose_trusted.py writes
     it: they leave training and are the meta set."""
-    image_size: int | None = None
-    """Images of your own are brought to this side in pixels: shorter side resized, centre cut out. Null keeps their size."""
     memory_limit_gib: float = 2.0
     """Decoded images of up to this size together are kept in memory as uint8, in GiB; larger sets stay in their files."""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -110,6 +108,8 @@ class DataConfig:
     """Seed of the split and of the label noise; null takes run.seed."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random crops, flips and cutout of training images."""
+    image_size: int | None = None
+    """Side in pixels of the square that the net sees: shorter side resized, centre cut out. Null: the images' own size."""
 
     def __post_init__(self) -> None:
         if self.imbalance_factor is None and not self.is_own:
@@ -149,9 +149,18 @@ class DataConfig:
         check(self.files is None or of_tables, "data.files", self.files, "come with data.source table or embeddings")
         named = [name for name, value in vars(self.columns).items() if value is not None]
         check(not named or of_tables, "data.columns", named, "come with data.source table or embeddings")
-        for key in ("trusted", "image_size"):
-            value = getattr(self, key)
-            check(value is None or self.is_own, f"data.{key}", value, "come with data.source folder, table or embeddings")
+        check(
+            self.trusted is None or self.is_own,
+            "data.trusted",
+            self.trusted,
+            "come with data.source folder, table or embeddings",
+        )
+        check(
+            self.image_size is None or self.is_own,
+            "data.image_size",
+            self.image_size,
+            f"be null for {self.source}, whose images have one size",
+        )
         check(
             self.image_size is None or self.source != "embeddings",
             "data.image_size",
