@@ -51,7 +51,13 @@ _OPTIMIZER = {
     "milestones": Range(0, 1, is_open_low=True, is_open_high=True),
     "decay_factor": Range(0, 1, is_open_low=True),
 }
-_LOSS = {"logit_adjustment": FACTOR, "ldam_max_margin": RATE, "ldam_scale": RATE}
+_LOSS = {
+    "logit_adjustment": FACTOR,
+    "ldam_max_margin": RATE,
+    "ldam_scale": RATE,
+    "early_learning_factor": FACTOR,
+    "early_learning_momentum": BELOW_ONE,
+}
 
 RANGES: dict[str, Range] = {
     "data.image_size": Range(1, 16_384),
@@ -78,6 +84,7 @@ RANGES: dict[str, Range] = {
     "ot.mixing": SHARE,
     "ot.label_softening": SHARE,
     "ot.label_transport": SHARE,
+    "ot.dropped_share": BELOW_ONE,
     "ot.max_iterations": COUNT,
     "ot.tolerance": Range(0, 1e6, is_open_low=True),
     "ot.num_steps": COUNT,

@@ -53,8 +53,8 @@ class Stage2Config:
     loss: LossConfig = field(default_factory=LossConfig)
     """Per-sample loss."""
     rounds: int = 1
-    """OT variants only: how often to compute weights from the last net's embeddings and train again. Round 1 starts from
-    stage 1. Variants without OT have nothing to iterate and always take one."""
+    """Variants whose weights come from a net, OT above all: how often to compute them from the last net's embeddings and
+    train again. Round 1 starts from stage 1. Class-balanced weights and the like have nothing to iterate and take one."""
     refresh_every_epochs: int | None = None
     """Re-compute the weights from fresh embeddings every so many epochs; null keeps them for the round."""
     apply_weights: Literal["loss", "sampling"] = "loss"

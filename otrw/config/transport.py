@@ -5,15 +5,33 @@ from typing import Literal
 
 from otrw.errors import check
 
+WeightsName = Literal[
+    "none",
+    "class_balanced",
+    "semi_relaxed",
+    "sgd",
+    "network",
+    "oracle",
+    "zero",
+    "trusted_probe",
+    "small_loss",
+    "out_of_fold",
+    "cleanlab",
+    "meta_weight_net",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OTConfig:
     """Where the weights of training samples come from. Symbols: b are the weights, a the uniform mass of the reference."""
 
-    weights: Literal["none", "class_balanced", "semi_relaxed", "sgd", "network", "oracle"] = "semi_relaxed"
+    weights: WeightsName = "semi_relaxed"
     """semi_relaxed: the closed form, b_n = sum_k a_k softmax_n(-C_kn / epsilon). sgd: one parameter a sample, gradient
     steps on the OT objective (arXiv 2208.02951). network: the paper's weight net. Controls: none (uniform),
-    class_balanced (effective number of samples, arXiv 1901.05555), oracle (class-balanced, wrong labels dropped)."""
+    class_balanced (effective number of samples, arXiv 1901.05555), oracle (class-balanced, wrong labels dropped), zero
+    (none of the training samples). What people use instead, class-balanced over what each leaves: trusted_probe
+    (probability of the given label by a probe of the meta images), small_loss and out_of_fold (filters by the net's own
+    loss, and by a probe that has not seen the sample), cleanlab (its filter), meta_weight_net (arXiv 1902.07379)."""
     scope: Literal["dataset", "batch"] = "dataset"
     """dataset: all samples against the reference at once. batch: the samples of one step, as the released code does."""
     solver: Literal["sinkhorn", "pot"] = "sinkhorn"
@@ -32,7 +50,10 @@ class OTConfig:
     prototype: Literal["mean_embedding", "mean_image"] = "mean_embedding"
     """A class's prototype: the mean of its meta embeddings, or (released code) the embedding of its mean meta image."""
     label_transport: float = 0.0
-    """Share of the transported label in a training target, in [0, 1]; the rest is the given label."""
+    """Share of the transported label (trusted_probe_labels: of the probe's opinion) in a training target, in [0, 1]; the
+    rest is the given label."""
+    dropped_share: float | None = None
+    """small_loss: share of each class to drop, in [0, 1); null takes data.label_noise_rate, which only a made problem tells."""
     strategy: Literal["auto", "sharded", "gathered"] = "auto"
     """sharded: every process keeps its samples, one collective of K floats an iteration. gathered: embeddings are
     gathered once and every process solves the whole. auto: by size."""

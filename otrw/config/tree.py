@@ -21,6 +21,19 @@ Variant = Literal[
     "cross_entropy_meta",
     "class_balanced",
     "class_balanced_meta",
+    "balanced_softmax",
+    "balanced_softmax_meta",
+    "meta_only",
+    "trusted_probe",
+    "trusted_probe_meta",
+    "trusted_probe_labels_meta",
+    "gold_correction_meta",
+    "small_loss_meta",
+    "out_of_fold_meta",
+    "cleanlab",
+    "cleanlab_meta",
+    "early_learning_meta",
+    "meta_weight_net_meta",
     "ot",
     "ot_meta",
     "ot_labels_meta",
@@ -48,7 +61,8 @@ class Config:
     variants: tuple[Variant, ...] = ("ot_meta",)
     """Which stage 2 to train, one after the other on the same stage 1: the setting itself (ot_meta) and its controls.
     stage1: none. cross_entropy, class_balanced, ot, oracle: which weights; _meta: with the meta images in the loss, all
-    other variants without. ot_labels: with transported labels too."""
+    other variants without. ot_labels: with transported labels too. meta_only: the meta images alone. The others are what
+    people use instead; `otrw.training.competitors` and `otrw.training.losses` say how each works."""
 
     def __post_init__(self) -> None:
         check(len(self.variants) > 0, "variants", list(self.variants), "name at least one")
@@ -57,7 +71,7 @@ class Config:
         for variant in self.variants:
             check(variant == "stage1" or has_stage2, "variants", variant, "be stage1 with stage2.trainable=none")
             check(
-                not variant.endswith("_meta") or self.stage2.meta_loss_factor > 0 or not has_stage2,
+                not uses_meta(variant) or self.stage2.meta_loss_factor > 0 or not has_stage2,
                 "stage2.meta_loss_factor",
                 self.stage2.meta_loss_factor,
                 f"be > 0 for variant {variant}",
@@ -70,7 +84,7 @@ class Config:
                 "the others are controls, to be had as variants of their own",
             )
             check(
-                not variant.startswith("ot_labels") or self.ot.label_transport > 0,
+                "_labels" not in variant or self.ot.label_transport > 0,
                 "ot.label_transport",
                 self.ot.label_transport,
                 f"be > 0 for variant {variant}",
@@ -82,6 +96,16 @@ class Config:
                 variant,
                 "come with data.label_noise, data.labels_file, or a table that has true labels",
                 "without wrong labels the oracle is class_balanced",
+            )
+            if variant.startswith(("early_learning", "meta_weight_net")):
+                for key, wanted in (("mixup_alpha", 0.0), ("apply_weights", "loss")):
+                    value = getattr(self.stage2, key)
+                    check(value == wanted, f"stage2.{key}", value, f"be {wanted!r} for variant {variant}")
+            check(
+                not variant.startswith("meta_weight_net") or self.model.head == "linear",
+                "model.head",
+                self.model.head,
+                f"be 'linear' for variant {variant}",
             )
         check(
             self.stage2.refresh_every_epochs is None or self.stage2.trainable != "classifier",
@@ -117,6 +141,11 @@ class Config:
     def data_seed(self) -> int:
         """Seed of the split."""
         return self.run.seed if self.data.seed is None else self.data.seed
+
+
+def uses_meta(variant: str) -> bool:
+    """Whether a variant has the meta images in its loss."""
+    return variant.endswith("_meta") or variant == "meta_only"
 
 
 def to_dict(config: object) -> dict:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from otrw.config import Config, Variant, to_dict
 from otrw.config.command_line import PRESETS, parse_config
 from otrw.config.known_data import KNOWN_DATA
+from otrw.config.tree import uses_meta
 from otrw.config.variants import variant_config
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
@@ -166,7 +167,7 @@ def variant_work(config: Config, variant: Variant) -> float:
         return 3.0 * config.stage1.epochs * num_train + evaluations(config.stage1.epochs)
     settings = replace(config.stage2, rounds=variant_config(config, variant).stage2.rounds)
     num_steps = -(-num_train // settings.batch_size)
-    with_meta = variant.endswith("_meta")
+    with_meta = uses_meta(variant)
     num_images = num_train + with_meta * num_steps * (settings.meta_batch_size or num_meta)
     if settings.trainable == "classifier" and settings.embeddings == "cached":
         return float(num_train + num_meta + 3 * num_test)

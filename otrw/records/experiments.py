@@ -247,7 +247,7 @@ def _preset_variant(preset: Config, variant: Variant, data: Mapping, config: Map
     axes = {key: value for key, value in data.items() if key in AXES and key in known}
     with suppress(UserError):  # a preset that is not for these data stays as it is, and the differences say so
         preset = replace(preset, data=replace(preset.data, **axes))
-    if variant.startswith("ot_labels") and not preset.ot.label_transport:
+    if "_labels" in variant and not preset.ot.label_transport:
         share = (config.get("ot") or {}).get("label_transport", 0.5)
         preset = replace(preset, ot=replace(preset.ot, label_transport=share))
     try:

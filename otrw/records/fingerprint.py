@@ -14,6 +14,9 @@ FLOAT32 = "no"
 OWN_WEIGHTING = ("variants", "ot.", "stage2.rounds", "stage2.refresh_every_epochs")
 """Settings in which an OT variant and its control may differ, and still be variants of one experiment."""
 
+LOOKS_AGAIN = ("trusted_probe", "small_loss", "out_of_fold", "cleanlab")
+"""Weights without transport that are taken anew from fresh embeddings."""
+
 _Value = Callable[[str], object]
 
 
@@ -23,6 +26,10 @@ def _transports(value: _Value) -> bool:
 
 def _is_stage1(value: _Value) -> bool:
     return value("variants") == ["stage1"]
+
+
+def _weights(value: _Value) -> object:
+    return None if _is_stage1(value) else value("ot.weights")
 
 
 def _iterates(value: _Value) -> bool:
@@ -49,7 +56,7 @@ def _uses_label_cost(value: _Value) -> bool:
 
 def _uses_beta(value: _Value) -> bool:
     """The control, the oracle and the start of sgd; and a stage 1 with deferred re-weighting, which every variant has."""
-    own = not _is_stage1(value) and value("ot.weights") in ("class_balanced", "oracle", "sgd")
+    own = _weights(value) in ("class_balanced", "oracle", "sgd", *LOOKS_AGAIN)
     return own or value("stage1.class_balanced_from_epoch") is not None
 
 
@@ -65,6 +72,8 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "stage1.loss.logit_adjustment": lambda value: value("stage1.loss.name") == "logit_adjusted",
     "stage1.loss.ldam_max_margin": lambda value: value("stage1.loss.name") == "ldam",
     "stage1.loss.ldam_scale": lambda value: value("stage1.loss.name") == "ldam",
+    "stage1.loss.early_learning_factor": lambda value: False,
+    "stage1.loss.early_learning_momentum": lambda value: False,
     "stage1.optimizer.nesterov": lambda value: value("stage1.optimizer.momentum") != 0,
     "stage1.optimizer.milestones": lambda value: value("stage1.optimizer.schedule") == "step",
     "stage1.optimizer.decay_factor": lambda value: value("stage1.optimizer.schedule") == "step",
@@ -77,7 +86,8 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.label_softening": _uses_label_cost,
     "ot.reference": _transports,
     "ot.prototype": lambda value: _transports(value) and value("ot.reference") == "prototypes",
-    "ot.label_transport": _transports,
+    "ot.label_transport": lambda value: _transports(value) or _weights(value) == "trusted_probe",
+    "ot.dropped_share": lambda value: _weights(value) == "small_loss",
     "ot.max_iterations": _iterates,
     "ot.tolerance": _iterates,
     "ot.stopping": lambda value: _iterates(value) and (_unrolls(value) or value("ot.solver") == "sinkhorn"),
@@ -92,8 +102,12 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "stage2.loss.logit_adjustment": lambda value: value("stage2.loss.name") == "logit_adjusted",
     "stage2.loss.ldam_max_margin": lambda value: value("stage2.loss.name") == "ldam",
     "stage2.loss.ldam_scale": lambda value: value("stage2.loss.name") == "ldam",
+    "stage2.loss.early_learning_factor": lambda value: value("stage2.loss.name") == "early_learning",
+    "stage2.loss.early_learning_momentum": lambda value: value("stage2.loss.name") == "early_learning",
     # a batch's reference is taken anew every epoch wherever the net moves
-    "stage2.refresh_every_epochs": lambda value: _transports(value) and value("ot.scope") == "dataset",
+    "stage2.refresh_every_epochs": lambda value: (
+        (_transports(value) and value("ot.scope") == "dataset") or _weights(value) in LOOKS_AGAIN
+    ),
     "stage2.meta_batch_size": lambda value: value("stage2.meta_loss_factor") != 0,
     "stage2.meta_forward": lambda value: value("stage2.meta_loss_factor") != 0,
     "stage2.optimizer.nesterov": lambda value: value("stage2.optimizer.momentum") != 0,

@@ -94,7 +94,7 @@ def training_step(
         The losses of the step, on the device: reading them would wait for it.
     """
     module = training.module
-    weights = phase.weighting.of_batch(batch, phase.module) if is_weighted else batch.mask.float()
+    weights = phase.weighting.of_batch(batch, phase.module, meta) if is_weighted else batch.mask.float()
     targets = phase.weighting.targets_of_batch(batch, is_weighted)
     if meta is None:
         logits, meta_logits = module(batch.inputs).logits, None
@@ -102,7 +102,8 @@ def training_step(
         logits, meta_logits = module(torch.cat([batch.inputs, meta.inputs])).logits.split([len(batch.index), len(meta.index)])
     else:
         logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
-    loss = train_loss = _global_mean(training.criterion(logits, targets), weights, batch.mask, phase.normalizer)
+    losses = phase.weighting.losses_of_batch(training.criterion, logits, targets, batch)
+    loss = train_loss = _global_mean(losses, weights, batch.mask, phase.normalizer)
     meta_loss = torch.zeros_like(loss)
     if meta is not None and meta_logits is not None:
         meta_losses = cross_entropy(meta_logits, meta.labels)  # the meta set is balanced: no prior to adjust for

@@ -29,6 +29,15 @@ def balanced_softmax(logits: Tensor, target: Tensor, *, class_sizes: Tensor) -> 
     return logit_adjusted(logits, target, class_sizes=class_sizes, tau=1.0)
 
 
+def forward_corrected(logits: Tensor, target: Tensor, *, transition: Tensor) -> Tensor:
+    """-log sum_i T[i, y] p_i: cross-entropy of the given label as T (C, C) turns true classes into given ones (arXiv
+    1802.05300, section 3, with T from trusted samples; arXiv 1609.03683, theorem 2)."""
+    given = (logits.float().softmax(1) @ transition).clamp_min(1e-12).log()
+    if target.dim() == 2:
+        return -(target * given).sum(1)
+    return F.nll_loss(given, target, reduction="none")
+
+
 def ldam(logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: float = 0.5, scale: float = 30.0) -> Tensor:
     """Label-distribution-aware margin: the true logit is lowered by a margin that falls as n_c^(-1/4) (arXiv 1906.07413,
     equation 13). For a target distribution each class is lowered in proportion."""
@@ -39,9 +48,9 @@ def ldam(logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: flo
 
 
 def make_loss(name: str, class_sizes: Tensor, *, logit_adjustment: float, ldam_max_margin: float, ldam_scale: float) -> Loss:
-    """The named loss with its constants bound."""
+    """The named loss with its constants bound; of those that need more than class sizes, the cross-entropy they add to."""
     match name:
-        case "cross_entropy":
+        case "cross_entropy" | "gold_correction" | "early_learning":
             return cross_entropy
         case "balanced_softmax":
             return partial(balanced_softmax, class_sizes=class_sizes)

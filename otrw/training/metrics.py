@@ -82,6 +82,65 @@ def group_error(correct: Tensor, group: Tensor) -> list[float]:
     return (100 * (1 - torch.bincount(group, weights=correct.double()) / totals.clamp_min(1))).tolist()
 
 
+def average_precision(scores: Tensor, positive: Tensor) -> float | None:
+    """Precision averaged over the places of the positives in falling order of score, ties in one step; null without any.
+
+    scores, positive (n,). sum_k (R_k - R_{k-1}) P_k, as scikit-learn has it.
+    """
+    if not bool(positive.any()):
+        return None
+    _, inverse, sizes = (-scores.double()).unique(return_inverse=True, return_counts=True)
+    gained = torch.zeros(len(sizes), dtype=torch.float64, device=scores.device).index_add_(0, inverse, positive.double())
+    precision = gained.cumsum(0) / sizes.cumsum(0)
+    return float((gained * precision).sum() / positive.sum())
+
+
+NUM_RAREST = 3  # classes that the tail's figures are of
+
+
+def wrong_label_figures(
+    weights: Tensor, quality: Tensor | None, labels: Tensor, wrong: Tensor, true_sizes: Tensor
+) -> dict[str, float | None]:
+    """How well samples with wrong labels are told apart, as shares; of the three rarest classes too.
+
+    wrong_label_auroc: a low weight against a wrong label, within given classes, averaged by their size. The others judge
+    the quality: label_quality_auroc (all samples in one order), ..._within (as above), ..._tail (samples with a label of the
+    three rarest classes, by true size), label_quality_precision_tail (average precision of right labels there).
+
+    Args:
+        weights: (N,).
+        quality: (N,) lower where the label looks wrong; None takes the weights, scaled to mean 1 in each given class.
+        labels: (N,) given.
+        wrong: (N,) bool.
+        true_sizes: (C,) samples a class by right labels.
+    """
+    num_classes = len(true_sizes)
+    if quality is None:
+        sums = torch.zeros(num_classes, dtype=torch.float64, device=labels.device).index_add_(0, labels, weights.double())
+        means = sums / torch.bincount(labels, minlength=num_classes).clamp_min(1)
+        quality = weights.double() / means.clamp_min(1e-300)[labels]
+    rarest = torch.argsort(true_sizes, stable=True)[:NUM_RAREST]
+    tail = torch.isin(labels, rarest)
+    return {
+        "wrong_label_auroc": _auroc_within(-weights, labels, wrong),
+        "label_quality_auroc": auroc(-quality, wrong),
+        "label_quality_auroc_within": _auroc_within(-quality, labels, wrong),
+        "label_quality_auroc_tail": auroc(-quality[tail], wrong[tail]),
+        "label_quality_precision_tail": average_precision(quality[tail], ~wrong[tail]),
+    }
+
+
+def _auroc_within(scores: Tensor, labels: Tensor, positive: Tensor) -> float | None:
+    """AUROC within each label, averaged by their size over those that have both kinds."""
+    total, num = 0.0, 0
+    for label in labels.unique():
+        members = labels == label
+        value = auroc(scores[members], positive[members])
+        if value is not None:
+            total, num = total + value * int(members.sum()), num + int(members.sum())
+    return total / num if num else None
+
+
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
     """Probability that a positive scores above a negative (ties count half); null without both. scores, positive (n,)."""
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())

@@ -21,6 +21,7 @@ from otrw.errors import UserInterrupt
 from otrw.models.heads import Net
 from otrw.training import checkpoints
 from otrw.training.agreement import check_same, check_same_settings
+from otrw.training.competitors import check_installed
 from otrw.training.embeddings import EmbeddingCache, backbone_key
 from otrw.training.folder import Report, finished_result, open_folder, open_variant
 from otrw.training.process_group import start_accelerator
@@ -54,6 +55,8 @@ def run(
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
     then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
     """
+    if any(variant.startswith("cleanlab") for variant in config.variants):
+        check_installed()
     threads = set_threads(config.model.name, config.run.threads)
     accelerator = start_accelerator(config.run)
     check_same_settings(config)

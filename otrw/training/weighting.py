@@ -2,16 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from otrw import distributed
 from otrw.config import Config
 from otrw.data.datasets import Datasets
 from otrw.data.loader import Batch, Loader, SampleSet
+from otrw.ot.cost import label_vectors
 from otrw.ot.weights import effective_number_weights
 from otrw.reweight import OTReweighter
-from otrw.training.metrics import auroc
+from otrw.training import competitors
+from otrw.training.early_learning import EarlyLearning
+from otrw.training.losses import Loss, forward_corrected
+from otrw.training.meta_weight_net import MetaWeightNet
+from otrw.training.metrics import wrong_label_figures
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,23 @@ class Embedded:
     """(n, C) float32"""
 
 
+OPTIONAL = ("quality", "opinions", "transition")
+"""Tensors of a weighting that some variants have."""
 Embed = Callable[[nn.Module, SampleSet, bool], tuple[Embedded, Tensor]]
 """(net, samples, train mode) -> the local share, and all embeddings by sample index (N, D)."""
 
 
 class Weighting:
     """Weights (N,) and targets, (N,) or (N, C), of the training samples, and how to make them anew."""
+
+    quality: Tensor | None = None
+    """(N,) how right each label looks, on any scale, where that is more than the weight within its class."""
+    opinions: Tensor | None = None
+    """(N, C) a competitor's class probabilities, where targets are made of them."""
+    transition: Tensor | None = None
+    """(C, C) of the gold loss correction."""
+    early_learning: EarlyLearning | None = None
+    meta_weight_net: MetaWeightNet | None = None
 
     def __init__(self, config: Config, data: Datasets, embed: Embed) -> None:
         self.config = config
@@ -40,6 +58,14 @@ class Weighting:
         self.weights = start_weights(config, data)
         self.targets = data.train.labels
         self.reweighter: OTReweighter | None = None
+        device = data.train.labels.device
+        loss = None if config.variants[0] == "stage1" else config.stage2.loss
+        self._corrects = loss is not None and loss.name == "gold_correction"
+        if loss is not None and loss.name == "early_learning":
+            settings = loss.early_learning_factor, loss.early_learning_momentum
+            self.early_learning = EarlyLearning(len(data.train), data.num_classes, *settings, device)
+        if config.ot.weights == "meta_weight_net":
+            self.meta_weight_net = MetaWeightNet(config.run.seed).to(device)
         if config.variants[0].startswith("ot"):
             self.reweighter = OTReweighter(
                 len(data.train),
@@ -47,7 +73,7 @@ class Weighting:
                 config.ot,
                 initial_weights=self.weights,
                 seed=config.run.seed,
-                device=data.train.labels.device,
+                device=device,
             )
 
     @property
@@ -73,6 +99,13 @@ class Weighting:
 
     def refresh(self, net: nn.Module) -> dict | None:
         """Take the reference from the net, and with dataset scope all weights; returns diagnostics to log, if any."""
+        if self._corrects:
+            local, _ = self.embed(net, self.data.meta, False)
+            probabilities = distributed.gather_by_index(local.index, local.probabilities, len(self.data.meta))
+            self.transition = competitors.transition_matrix(probabilities, self.data.meta.labels, self.data.num_classes)
+        if self.config.ot.weights in competitors.KINDS:
+            self._take(self._judged(net))
+            return self.describe()
         if self.reweighter is None:
             return None
         self.reweighter.set_reference(*self._reference(net))
@@ -85,8 +118,12 @@ class Weighting:
         self.targets = self.reweighter.targets(self.data.train.labels)
         return self.describe()
 
-    def of_batch(self, batch: Batch, net: nn.Module) -> Tensor:
-        """Weights (n,) of a batch; mixed samples get the mix of both weights."""
+    def of_batch(self, batch: Batch, net: nn.Module, meta: Batch | None = None) -> Tensor:
+        """Weights (n,) of a batch; mixed samples get the mix of both weights. meta: the step's meta samples."""
+        if self.meta_weight_net is not None and meta is not None:
+            rate = self.config.stage2.optimizer.learning_rate
+            index, weights = self.meta_weight_net.of_step(net, batch, meta, self.data.num_classes, rate)
+            self.weights[index] = weights
         if self.per_batch and not self.whole_epochs:
             assert self.reweighter is not None
             was_training = net.training
@@ -99,6 +136,22 @@ class Weighting:
         if batch.partner_share == 0:
             return self.weights[batch.index]
         return torch.lerp(self.weights[batch.index], self.weights[batch.partner], batch.partner_share)
+
+    def losses_of_batch(self, criterion: Loss, logits: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+        """Losses (n,) of a batch: the criterion's, or one that knows the transition of labels or the samples' past.
+
+        Args:
+            criterion: loss of (logits, targets).
+            logits: (n, C).
+            targets: (n,) or (n, C).
+            batch: which samples they are.
+        """
+        if self.transition is not None:
+            return forward_corrected(logits, targets, transition=self.transition)
+        losses = criterion(logits, targets)
+        if self.early_learning is not None:
+            losses = losses + self.early_learning.penalties(logits, batch)
+        return losses
 
     def targets_of_batch(self, batch: Batch, is_weighted: bool) -> Tensor:
         """Targets of a batch.
@@ -128,7 +181,8 @@ class Weighting:
     def describe(self) -> dict:
         """Figures of the present weights: the solve, how many samples they are worth, what wrong labels get."""
         weights, train = self.weights.double(), self.data.train
-        figures: dict = {"effective_samples": float(weights.sum() ** 2 / weights.square().sum())}
+        squares = float(weights.square().sum())
+        figures: dict = {"effective_samples": float(weights.sum() ** 2) / squares if squares else 0.0}
         if self.reweighter is not None and self.reweighter.diagnostics is not None:
             solve = self.reweighter.diagnostics
             figures |= {
@@ -139,13 +193,15 @@ class Weighting:
                 "objective_gap": solve.objective_gap,
             }
         wrong = train.labels != train.true_labels
-        if bool(wrong.any()):
+        if bool(wrong.any()) and squares:
             figures["wrong_label_mass"] = float(weights[wrong].sum() / weights.sum())
-            figures["wrong_label_auroc"] = self._auroc_within_classes(wrong)
+            figures |= wrong_label_figures(self.weights, self.quality, train.labels, wrong, self.data.true_sizes)
         return figures
 
     def suggested_labels(self) -> Tensor | None:
-        """(N,) labels that the transport plan holds most probable; None where no labels are transported."""
+        """(N,) labels that the plan, or a competitor, holds most probable; None where targets are the given labels."""
+        if self.opinions is not None:
+            return self.opinions.argmax(1)
         if self.reweighter is None or self.reweighter.label_targets is None:
             return None
         return self.reweighter.label_targets.argmax(1)
@@ -174,6 +230,11 @@ class Weighting:
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, targets and the reweighter's own state."""
         state = {"weights": self.weights, "targets": self.targets}
+        state |= {name: value for name in OPTIONAL if (value := getattr(self, name)) is not None}
+        if self.early_learning is not None:
+            state["early_learning"] = self.early_learning.means
+        if self.meta_weight_net is not None:
+            state |= {f"meta_weight_net.{name}": value for name, value in self.meta_weight_net.full_state().items()}
         if self.reweighter is not None:
             state |= {f"reweighter.{name}": value for name, value in self.reweighter.state_dict().items()}
         return state
@@ -182,9 +243,44 @@ class Weighting:
         """Take over a `state_dict`."""
         device = self.data.train.labels.device
         self.weights, self.targets = state["weights"].to(device), state["targets"].to(device)
+        for name in OPTIONAL:
+            setattr(self, name, state[name].to(device) if name in state else None)
+        if self.early_learning is not None:
+            self.early_learning.means = state["early_learning"].to(device)
+        if self.meta_weight_net is not None:
+            self.meta_weight_net.load_full_state(_below("meta_weight_net.", state))
         if self.reweighter is not None:
-            own = {name.removeprefix("reweighter."): value for name, value in state.items() if name.startswith("reweighter.")}
-            self.reweighter.load_state_dict(own)
+            self.reweighter.load_state_dict(_below("reweighter.", state))
+
+    def _judged(self, net: nn.Module) -> competitors.Judgement:
+        """A competitor's judgement of the training samples, made on the main process and shared."""
+        data, config = self.data, self.config
+        local, embeddings = self.embed(net, data.train, False)
+        probabilities = distributed.gather_by_index(local.index, local.probabilities, len(data.train))
+        _, trusted = self.embed(net, data.meta, False)
+        seen = competitors.Seen(
+            embeddings.cpu().numpy(),
+            probabilities.cpu().numpy(),
+            data.train.labels.cpu().numpy(),
+            trusted.cpu().numpy(),
+            data.meta.labels.cpu().numpy(),
+            data.num_classes,
+        )
+        dropped = config.data.label_noise_rate if config.ot.dropped_share is None else config.ot.dropped_share
+        judge = partial(competitors.judge, config.ot.weights, seen, dropped_share=dropped, seed=config.run.seed)
+        return distributed.on_main(judge)
+
+    def _take(self, judgement: competitors.Judgement) -> None:
+        """Make weights, and with ot.label_transport targets, of a competitor's judgement."""
+        data, ot = self.data, self.config.ot
+        device = data.train.labels.device
+        confidence, self.quality = (
+            torch.as_tensor(x, device=device).float() for x in (judgement.confidence, judgement.quality)
+        )
+        self.weights = competitors.confidence_weights(confidence, data.train.labels, data.num_classes, ot.class_balanced_beta)
+        if ot.label_transport > 0 and judgement.opinions is not None:
+            self.opinions = torch.as_tensor(judgement.opinions, device=device).float()
+            self.targets = torch.lerp(label_vectors(data.train.labels, data.num_classes), self.opinions, ot.label_transport)
 
     def _reference(self, net: nn.Module) -> tuple[Tensor, Tensor]:
         meta = self.data.meta
@@ -196,15 +292,9 @@ class Weighting:
             return self.embed(net, meta, in_train_mode)[1], meta.labels
         return self.embed(net, meta, False)[1], meta.labels
 
-    def _auroc_within_classes(self, wrong: Tensor) -> float | None:
-        """How well a low weight tells a wrong label: AUROC, averaged over the given classes by their size."""
-        labels, total, num = self.data.train.labels, 0.0, 0
-        for label in range(self.data.num_classes):
-            members = labels == label
-            value = auroc(-self.weights[members], wrong[members])
-            if value is not None:
-                total, num = total + value * int(members.sum()), num + int(members.sum())
-        return total / num if num else None
+
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def start_weights(config: Config, data: Datasets) -> Tensor:
@@ -218,5 +308,7 @@ def start_weights(config: Config, data: Datasets) -> Tensor:
             right = train.labels == train.true_labels
             sizes = torch.bincount(train.labels[right], minlength=data.num_classes)
             return effective_number_weights(sizes, beta)[train.labels] * right
+        case "zero":
+            return torch.zeros(len(train), device=train.labels.device)
         case _:
             return torch.ones(len(train), device=train.labels.device)

@@ -7,7 +7,7 @@ import pytest
 
 from otrw.config import Variant
 from otrw.config.command_line import parse_config
-from otrw.config.variants import TITLES, variant_config
+from otrw.config.variants import ITERATING, TITLES, variant_config
 
 ROWS = get_args(Variant)
 FULL = [
@@ -51,7 +51,7 @@ def test_stage_1_alone_trains_no_stage_2(config):
 
 @pytest.mark.parametrize("variant", [variant for variant in ROWS if variant != "stage1"])
 def test_the_meta_images_are_in_the_loss_of_the_rows_that_say_so(config, variant):
-    expected = 2.5 if variant.endswith("_meta") else 0
+    expected = 2.5 if variant.endswith("_meta") or variant == "meta_only" else 0
     assert variant_config(config, variant).stage2.meta_loss_factor == expected
 
 
@@ -73,13 +73,13 @@ def test_ot_rows_keep_the_way_of_learning_weights_that_is_configured(config, wei
 
 @pytest.mark.parametrize("variant", ROWS[1:])
 def test_only_the_row_of_transported_labels_transports_labels(config, variant):
-    assert variant_config(config, variant).ot.label_transport == (0.5 if variant == "ot_labels_meta" else 0)
+    assert variant_config(config, variant).ot.label_transport == (0.5 if "_labels" in variant else 0)
 
 
 @pytest.mark.parametrize("variant", ROWS[1:])
-def test_controls_have_nothing_to_iterate(config, variant):
+def test_what_looks_at_no_net_has_nothing_to_iterate(config, variant):
     stage2 = variant_config(config, variant).stage2
-    expected = (3, 2) if variant.startswith("ot") else (1, None)
+    expected = (3, 2) if variant.startswith(ITERATING) else (1, None)
     assert (stage2.rounds, stage2.refresh_every_epochs) == expected
 
 

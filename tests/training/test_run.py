@@ -343,6 +343,18 @@ def test_every_way_of_weighting_resumes_with_the_same_bits(finished, tmp_path, s
     assert_same_record(tmp_path / "cut" / "ot_meta", tmp_path / "whole" / "ot_meta")
 
 
+@pytest.mark.parametrize("variant", ["early_learning_meta", "meta_weight_net_meta", "trusted_probe_labels_meta"])
+def test_competitors_that_keep_a_state_resume_with_the_same_bits(finished, tmp_path, variant):
+    _, result, _ = finished
+    common = [f"--stage1.checkpoint={result.folder}/stage1/model.safetensors", "--stage2.epochs=3"]
+    whole, cut = (tiny_config(tmp_path, name, *common, variants=(variant,)) for name in ("whole", "cut"))
+    run(whole)
+    with pytest.raises(Interruption):
+        run(cut, report=interrupt_at("stage2", 1, 2))
+    run(parse_config(["--run.resume", str(tmp_path / "cut")]))
+    assert_same_record(tmp_path / "cut" / variant, tmp_path / "whole" / variant)
+
+
 def test_a_finished_stage_1_can_be_started_from(finished, tmp_path):
     _, result, _ = finished
     path = result.folder / "stage1" / "model.safetensors"
