@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from otrw.ot.semi_relaxed import semi_relaxed_weights as semi_relaxed_weights
     from otrw.ot.sinkhorn import sinkhorn as sinkhorn
     from otrw.reweight import OTReweighter as OTReweighter
+    from otrw.reweight.estimator import OTSampleWeights as OTSampleWeights
     from otrw.training.run import run as run
 
 _HOME = {
     "Config": "otrw.config",
     "NonFiniteError": "otrw.errors",
     "OTReweighter": "otrw.reweight",
+    "OTSampleWeights": "otrw.reweight.estimator",
     "UserError": "otrw.errors",
     "parse_config": "otrw.config.command_line",
     "run": "otrw.training.run",
