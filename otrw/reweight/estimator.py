@@ -131,33 +131,35 @@ class OTSampleWeights(BaseEstimator):
         Raises:
             ValueError: where an array cannot be right; a `UserError` is one too.
         """
-        X, given = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        given = _checked_labels(given, "y")
+        features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        given = _checked_labels(labels, "y")
         if (X_trusted is None) != (y_trusted is None):
             missing = "y_trusted" if y_trusted is None else "X_trusted"
             raise UserError(f"X_trusted and y_trusted must come together, got no {missing}")
         self.trusted_index_ = np.zeros(0, dtype=np.int64)
         if X_trusted is None:
             self.trusted_index_ = self._drawn(given)
-            trusted, trusted_labels = X[self.trusted_index_], given[self.trusted_index_]
+            trusted, trusted_labels = features[self.trusted_index_], given[self.trusted_index_]
         else:
             trusted, trusted_labels = validate_data(self, X_trusted, y_trusted, reset=False, dtype=[np.float64, np.float32])
             trusted_labels = _checked_labels(trusted_labels, "y_trusted")
         self.classes_, codes, trusted_codes = _encoded(given, trusted_labels)
         if self.standardize:
-            centre, scale = X.mean(0), X.std(0)
+            centre, scale = features.mean(0), features.std(0)
             scale = np.where(scale > SMALLEST_SCALE, scale, 1.0)
-            X, trusted = (X - centre) / scale, (trusted - centre) / scale
+            features, trusted = (features - centre) / scale, (trusted - centre) / scale
         num_classes = max(2, len(self.classes_))  # with a single class the second stays empty
 
         def reweighter(mixing: float, label_transport: float) -> OTReweighter:
-            made = OTReweighter(len(X), num_classes, epsilon=self.epsilon, mixing=mixing, label_transport=label_transport)
+            made = OTReweighter(
+                len(features), num_classes, epsilon=self.epsilon, mixing=mixing, label_transport=label_transport
+            )
             made.set_reference(trusted, trusted_codes, allow_missing=True)  # _encoded has looked for missing ones
             return made
 
-        self.sample_weight_ = reweighter(self.mixing, 0.0).fit(X, codes).double().numpy()
+        self.sample_weight_ = reweighter(self.mixing, 0.0).fit(features, codes).double().numpy()
         by_features = reweighter(1.0, 1.0)
-        by_features.fit(X, codes)
+        by_features.fit(features, codes)
         assert by_features.label_targets is not None
         probability = by_features.label_targets.double().numpy()[:, : len(self.classes_)]
         if predictions is not None:
