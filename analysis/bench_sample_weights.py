@@ -18,7 +18,8 @@ transport       OTSampleWeights with its defaults
 oracle          rows with wrong labels dropped, then class_weight="balanced": what no method can know
 
 Estimators are logistic regression and histogram gradient boosting, both on standardised columns; boosting with
-50 trees and leaves of at least 5 rows, since its default of 20 is more than some classes have. The record of every error goes to analysis/results/benchmarks/sample-weights.json.
+50 trees and leaves of at least 5 rows, since its default of 20 is more than some classes have. The record of every
+error goes to analysis/results/benchmarks/sample-weights.json.
 """
 
 import argparse
