@@ -86,6 +86,7 @@ RANGES: dict[str, Range] = {
     "ot.label_transport": SHARE,
     "ot.dropped_share": BELOW_ONE,
     "ot.max_iterations": COUNT,
+    "ot.memory_mebibytes": Range(0, 1e9, is_open_low=True),
     "ot.tolerance": Range(0, 1e6, is_open_low=True),
     "ot.num_steps": COUNT,
     "ot.learning_rate": RATE,

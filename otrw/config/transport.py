@@ -34,8 +34,13 @@ class OTConfig:
     loss, and by a probe that has not seen the sample), cleanlab (its filter), meta_weight_net (arXiv 1902.07379)."""
     scope: Literal["dataset", "batch"] = "dataset"
     """dataset: all samples against the reference at once. batch: the samples of one step, as the released code does."""
-    solver: Literal["sinkhorn", "pot"] = "sinkhorn"
-    """pot: the POT library solves on one process, to cross-check a run."""
+    solver: Literal["auto", "newton", "newton_cg", "sinkhorn", "pot"] = "auto"
+    """sgd and network: what finds the potentials. auto: by size, newton (a matrix of atoms x atoms) or newton_cg (conjugate
+    gradients), which end at the same plan; with ot.stopping=potential, sinkhorn. sinkhorn: the paper's iteration. pot: the
+    POT library solves on one process, to cross-check a run, of semi_relaxed too."""
+    memory_mebibytes: float = 1024.0
+    """What a solve may take on each process beside embeddings and weights, in MiB: cost, kernel and Hessian. What does not fit
+    is computed again from the embeddings at every pass, which changes the time and not the weights."""
     epsilon: float = 0.1
     """Entropic regulariser, in units of the cost."""
     mixing: float = 0.5
@@ -58,7 +63,7 @@ class OTConfig:
     """sharded: every process keeps its samples, one collective of K floats an iteration. gathered: embeddings are
     gathered once and every process solves the whole. auto: by size."""
     max_iterations: int = 1000
-    """Most Sinkhorn iterations a solve."""
+    """Most passes over the cost a solve."""
     tolerance: float = 1e-4
     """Stop at this marginal error (total mass moved wrongly), or at this L1 change of the potential."""
     stopping: Literal["marginal", "potential"] = "marginal"
@@ -85,6 +90,14 @@ class OTConfig:
             check(0 <= getattr(self, key) <= 1, f"ot.{key}", getattr(self, key), "be in [0, 1]")
         check(self.max_iterations >= 1, "ot.max_iterations", self.max_iterations, "be >= 1")
         check(self.tolerance > 0, "ot.tolerance", self.tolerance, "be > 0")
+        check(self.memory_mebibytes > 0, "ot.memory_mebibytes", self.memory_mebibytes, "be > 0")
+        check(
+            self.stopping == "marginal" or not self.solver.startswith("newton"),
+            "ot.stopping",
+            self.stopping,
+            f"be 'marginal' with ot.solver={self.solver}",
+            "the released code's rule is one of ot.solver=sinkhorn",
+        )
         check(self.num_steps >= 1, "ot.num_steps", self.num_steps, "be >= 1")
         check(self.learning_rate > 0, "ot.learning_rate", self.learning_rate, "be > 0")
         check(self.weight_decay >= 0, "ot.weight_decay", self.weight_decay, "be >= 0")

@@ -67,7 +67,8 @@ def newton_batched(
     plan, log_sum = _soft(cost, log_a, f, epsilon)
     error = (_mass(plan, log_b) - log_a.double().exp()).abs().sum(-1).to(log_b.dtype)
     g = epsilon * (log_b - log_sum)
-    return SinkhornResult(f, g, error, num_sweeps + more_sweeps, bool((error <= tolerance).all()))
+    is_converged = bool((error <= tolerance).all())
+    return SinkhornResult(f, g, error, num_sweeps + more_sweeps, is_converged, "newton_batched")
 
 
 def _soft(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

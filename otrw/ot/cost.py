@@ -10,13 +10,15 @@ from torch import Tensor
 LabelCostKind = Literal["mean_squared", "euclidean"]
 
 
-def cosine_cost(reference: Tensor, embeddings: Tensor) -> Tensor:
+def cosine_cost(reference: Tensor, embeddings: Tensor, *, is_normalized: bool = False) -> Tensor:
     """Feature cost C_kn = 1 - cos(z_k, x_n), in [0, 2] (arXiv 2208.02951, section 3.3).
 
-    reference (K, D), embeddings (n, D) -> (K, n), in float32 at least.
+    reference (K, D), with length 1 already if `is_normalized`, embeddings (n, D) -> (K, n), in float32 at least.
     """
     reference, embeddings = _at_least_float32(reference), _at_least_float32(embeddings)
-    return 1 - F.normalize(reference, dim=1) @ F.normalize(embeddings, dim=1).T
+    if not is_normalized:
+        reference = F.normalize(reference, dim=1)
+    return 1 - reference @ F.normalize(embeddings, dim=1).T
 
 
 def label_vectors(labels: Tensor, num_classes: int, predictions: Tensor | None = None, softening: float = 0.0) -> Tensor:
@@ -34,17 +36,16 @@ def label_cost(reference_labels: Tensor, labels: Tensor, num_classes: int, kind:
     "mean_squared" is the released code's scale, 2 / C between different one-hot labels; "euclidean" is the paper's,
     sqrt 2 there. The scale decides how much the label term can do against the cosine.
     """
+    if kind not in ("mean_squared", "euclidean"):
+        raise ValueError(f"kind must be 'mean_squared' or 'euclidean', got {kind!r}")
+    if reference_labels.dim() == labels.dim() == 1:  # no vectors of C numbers where there are thousands of classes
+        different = 2 / num_classes if kind == "mean_squared" else 2**0.5
+        return (reference_labels[:, None] != labels[None, :]).to(torch.float32).mul_(different)
     left, right = (y if y.dim() == 2 else label_vectors(y, num_classes) for y in (reference_labels, labels))
     left, right = _at_least_float32(left), _at_least_float32(right)
     squared = left.square().sum(1)[:, None] + right.square().sum(1)[None, :] - 2 * left @ right.T
     squared = squared.clamp_min(0)
-    match kind:
-        case "mean_squared":
-            return squared / num_classes
-        case "euclidean":
-            return squared.sqrt()
-        case _:
-            raise ValueError(f"kind must be 'mean_squared' or 'euclidean', got {kind!r}")
+    return squared / num_classes if kind == "mean_squared" else squared.sqrt()
 
 
 def combined_cost(feature_cost: Tensor, label_cost: Tensor, mixing: float) -> Tensor:

@@ -85,13 +85,20 @@ class SemiDual:
         self._column_max = torch.zeros_like(b)
         self._column_sum = torch.ones_like(b)
         self._mean_column_max = a.new_zeros(())
-        self._softness = torch.zeros_like(b)
+        self._softness: Tensor | None = None
         self._all_softness = 0.0
 
     def at(self, epsilon: float) -> "SemiDual":
         """The same problem at another epsilon; it takes over the memory of the kernel."""
         other = SemiDual(self.cost, self.a, self.b, epsilon, sum_samples=self.sum_samples, buffer=self.buffer)
         other.is_stored, self.buffer, self._f0 = self.is_stored, None, None
+        return other
+
+    def with_masses(self, b: Tensor) -> "SemiDual":
+        """The same cost and epsilon with other masses (n,); a stored kernel is taken over."""
+        other = SemiDual(self.cost, self.a, b, self.epsilon, sum_samples=self.sum_samples, buffer=self.buffer)
+        other.is_stored, other._f0, other._column_max = self.is_stored, self._f0, self._column_max
+        other._mean_column_max = torch.dot(b.double(), self._column_max.double())
         return other
 
     def marginal(self, f: Tensor) -> Marginal:
@@ -106,7 +113,7 @@ class SemiDual:
             self._column_sum[part] = z
             mass += torch.mv(kernel, b / z)
             scalars[0] -= torch.dot(b.double(), z.log().double())
-        if is_new:
+        if is_new or self._softness is None:
             self._softness = self.b * (1 - 1 / self._column_sum)
         scalars[0] -= self._mean_column_max / self.epsilon
         scalars[1] = self._softness.sum()
@@ -130,6 +137,7 @@ class SemiDual:
         """
         u = self._u.to(self.b.dtype)[:, None]
         chosen = []
+        assert self._softness is not None
         probability = self._softness * (num_columns / max(self._all_softness, 1e-300))
         taken = uniform_hash(index) < probability
         weight = (self.b / probability.clamp(1e-30, 1)).sqrt() / self._column_sum

@@ -19,7 +19,7 @@ def semi_relaxed(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples
     num_samples = cost.shape[1] if isinstance(cost, Tensor) else cost.num_samples
     g = torch.zeros(num_samples, dtype=log_a.dtype, device=log_a.device)
     f = epsilon * (log_a - logsumexp_over_samples(cost, g, epsilon, logsumexp_samples))
-    return SinkhornResult(f, g, torch.zeros((), device=log_a.device), 1, True)
+    return SinkhornResult(f, g, torch.zeros((), device=log_a.device), 1, True, "closed_form")
 
 
 def semi_relaxed_weights(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:

@@ -15,6 +15,20 @@ from otrw.ot.cost import Cost, blocks
 LogSumExp = Callable[[Tensor], Tensor]
 
 
+SOLVERS = (
+    "",
+    "sinkhorn",
+    "newton",
+    "newton > sinkhorn",
+    "newton_cg",
+    "newton_cg > sinkhorn",
+    "newton_batched",
+    "closed_form",
+    "pot",
+)
+"""What a `SinkhornResult` can name; states of a reweighter hold the position, so that new ones go to the end."""
+
+
 class SinkhornResult(NamedTuple):
     """Dual potentials and how well they were found."""
 
@@ -28,6 +42,8 @@ class SinkhornResult(NamedTuple):
     update of g (`sinkhorn_pot`: the other way round, and the error is that of the plan)."""
     num_iterations: int
     converged: bool
+    solver: str = "sinkhorn"
+    """What solved it, one of `SOLVERS`; "newton > sinkhorn": Newton's method gave the rest to Sinkhorn steps."""
 
 
 def logsumexp_rows(x: Tensor) -> Tensor:
@@ -100,7 +116,7 @@ def sinkhorn_pot(
     f, g = epsilon * log["log_u"], epsilon * log["log_v"]
     plan = ((f[:, None] + g[None, :] - cost) / epsilon).exp()  # POT updates f last: a is met, b is what may be missed
     error = (plan.sum(1) - log_a.exp()).abs().sum() + (plan.sum(0) - log_b.exp()).abs().sum()
-    return SinkhornResult(f, g, error, int(log["niter"]) + 1, bool(log["err"][-1] < tolerance))
+    return SinkhornResult(f, g, error, int(log["niter"]) + 1, bool(log["err"][-1] < tolerance), "pot")
 
 
 def semi_relaxed_pot(cost: Tensor, log_a: Tensor, *, epsilon: float) -> SinkhornResult:
@@ -113,7 +129,7 @@ def semi_relaxed_pot(cost: Tensor, log_a: Tensor, *, epsilon: float) -> Sinkhorn
     )
     largest = plan.argmax(1, keepdim=True)
     f = (epsilon * plan.gather(1, largest).log() + cost.gather(1, largest)).squeeze(1)
-    return SinkhornResult(f, torch.zeros_like(uniform), (plan.sum(1) - log_a.exp()).abs().sum(), 1, True)
+    return SinkhornResult(f, torch.zeros_like(uniform), (plan.sum(1) - log_a.exp()).abs().sum(), 1, True, "pot")
 
 
 def transport_plan(cost: Tensor, result: SinkhornResult, epsilon: float) -> Tensor:

@@ -77,7 +77,9 @@ def semi_relaxed_mass(
         for _, chunk in blocks(cost):
             masses += [torch.mv(_exponential(block, reference, epsilon).T, scale) for block in chunk.split(size, dim=1)]
     mass = torch.cat(masses) if masses else log_a.new_zeros(0)
-    return SinkhornResult(f, torch.zeros_like(mass), torch.zeros((), device=log_a.device), 1, True), mass
+    num_sweeps = 1 if is_stored else 2
+    error = torch.zeros((), device=log_a.device)
+    return SinkhornResult(f, torch.zeros_like(mass), error, num_sweeps, True, "closed_form"), mass
 
 
 def _exponential(block: Tensor, reference: Tensor, epsilon: float) -> Tensor:

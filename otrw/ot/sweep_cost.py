@@ -32,6 +32,11 @@ def hessian_seconds(num_atoms: int, num_columns: float) -> float:
     return seconds + SECONDS_PER_FACTOR_MULTIPLICATION * num_atoms**3 / 3
 
 
+def columns_of_a_call(num_atoms: int) -> int:
+    """Columns that a K x K matrix is made of in the time of one sweep's calls: fewer would save nothing."""
+    return int(SECONDS_PER_CALL / (num_atoms * (SECONDS_PER_COPIED_ENTRY + SECONDS_PER_MULTIPLICATION * num_atoms)))
+
+
 def conjugate_gradient_seconds(num_atoms: int, num_columns: float) -> float:
     """A Newton step by products with that many columns, which are copied first."""
     entries = num_atoms * num_columns

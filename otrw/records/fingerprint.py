@@ -7,8 +7,19 @@ from collections.abc import Callable, Mapping
 
 from otrw.config import Config, flatten, to_dict
 
-WHERE = ("run.", "data.root", "data.layout", "data.download", "data.cache", "stage1.checkpoint", "ot.strategy")
+WHERE = (
+    "run.",
+    "data.root",
+    "data.layout",
+    "data.download",
+    "data.cache",
+    "stage1.checkpoint",
+    "ot.strategy",
+    "ot.memory_mebibytes",
+)
 """Where and how fast it runs. The strategy of a solve spreads the same sums over processes, as their number does."""
+OWN_SOLVERS = ("auto", "newton", "newton_cg", "sinkhorn")
+"""Ways to one plan, within the tolerance: they count as one, and so do records from before there was a choice."""
 FLOAT32 = "no"
 """What accelerate calls no autocast; records of it do not mention precision."""
 OWN_WEIGHTING = ("variants", "ot.", "stage2.rounds", "stage2.refresh_every_epochs")
@@ -90,7 +101,7 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.dropped_share": lambda value: _weights(value) == "small_loss",
     "ot.max_iterations": _iterates,
     "ot.tolerance": _iterates,
-    "ot.stopping": lambda value: _iterates(value) and (_unrolls(value) or value("ot.solver") == "sinkhorn"),
+    "ot.stopping": lambda value: _iterates(value) and (_unrolls(value) or value("ot.solver") != "pot"),
     "ot.gradient": _is_sgd,
     "ot.parametrization": _is_sgd,
     "ot.num_steps": lambda value: _iterates(value) and value("ot.scope") == "dataset",
@@ -181,6 +192,8 @@ def _is_used(path: str, settings: Mapping[str, object]) -> bool:
 
 def _canonical(path: str, value: object) -> object:
     """One form for equal values: whole floats as integers, lists element by element, numbers that YAML read as text."""
+    if path == "ot.solver" and value in OWN_SOLVERS:
+        return OWN_SOLVERS[0]
     if isinstance(value, list | tuple):
         return [_canonical(path, one) for one in value]
     if isinstance(value, str) and path in _NUMBERS:

@@ -12,7 +12,8 @@ from otrw.errors import UserError
 from otrw.ot.cost import ChunkedCost, Cost, combined_cost, cosine_cost, label_cost, label_vectors
 from otrw.ot.sinkhorn import LogSumExp, logsumexp_rows
 
-MAX_DENSE_ENTRIES = 1 << 26  # a larger cost matrix (256 MiB) is computed in chunks
+MAX_CHUNK_ENTRIES = 1 << 20
+"""Of a block of columns that is computed at once: 4 MiB, a few of which fit into a processor's cache."""
 
 
 class SampleAxis(NamedTuple):
@@ -32,8 +33,14 @@ class Reference(NamedTuple):
 
     embeddings: Tensor
     """(K, D) float32"""
-    label_vectors: Tensor
-    """(K, C) float32"""
+    labels: Tensor
+    """(K,) class indices"""
+    num_classes: int
+
+    @property
+    def label_vectors(self) -> Tensor:
+        """(K, C) float32"""
+        return label_vectors(self.labels, self.num_classes)
 
     @property
     def log_mass(self) -> Tensor:
@@ -53,11 +60,18 @@ class Problem(NamedTuple):
     axis: SampleAxis
     num_samples: int
     """Of all processes."""
+    sample_index: Tensor | None = None
+    """(n,) index of each sample over all processes"""
 
     @property
     def objective_scale(self) -> float:
         """Dataset scope descends N times the objective, so that a gradient step does not shrink with N."""
         return float(self.num_samples) if self.config.scope == "dataset" else 1.0
+
+
+def max_entries(config: OTConfig) -> int:
+    """Float32 numbers that each of cost, kernel, columns of a Hessian and the rest may have: a quarter of the memory."""
+    return max(1, int(config.memory_mebibytes * (1 << 20) / 4 / 4))
 
 
 def make_cost(
@@ -73,22 +87,27 @@ def make_cost(
         predictions: (n, C) class probabilities of the model, for label_softening.
 
     Returns:
-        A tensor, or above `MAX_DENSE_ENTRIES` a `ChunkedCost` that never is in memory as a whole.
+        A tensor, or above `max_entries` a `ChunkedCost` that never is in memory as a whole.
     """
-    num_classes = reference.label_vectors.shape[1]
-    vectors = label_vectors(labels, num_classes, predictions, config.label_softening)
+    num_classes, num_atoms, num_samples = reference.num_classes, len(reference.embeddings), len(embeddings)
+    atoms = torch.nn.functional.normalize(reference.embeddings, dim=1)
+    is_soft = config.label_softening > 0 and predictions is not None
+    atom_labels = reference.label_vectors if is_soft else reference.labels
 
     def columns(part: slice) -> Tensor:
+        given = labels[part]
+        if is_soft:
+            assert predictions is not None
+            given = label_vectors(given, num_classes, predictions[part], config.label_softening)
         return combined_cost(
-            cosine_cost(reference.embeddings, embeddings[part]),
-            label_cost(reference.label_vectors, vectors[part], num_classes, config.label_cost),
+            cosine_cost(atoms, embeddings[part], is_normalized=True),
+            label_cost(atom_labels, given, num_classes, config.label_cost),
             config.mixing,
         )
 
-    num_atoms, num_samples = len(reference.embeddings), len(embeddings)
-    if num_atoms * num_samples <= MAX_DENSE_ENTRIES:
+    if num_atoms * num_samples <= max_entries(config):
         return columns(slice(0, num_samples))
-    return ChunkedCost(columns, num_samples, max(1, MAX_DENSE_ENTRIES // num_atoms))
+    return ChunkedCost(columns, num_samples, max(1, min(MAX_CHUNK_ENTRIES, max_entries(config)) // num_atoms))
 
 
 def dense(cost: Cost) -> Tensor:
@@ -97,5 +116,5 @@ def dense(cost: Cost) -> Tensor:
         return cost
     raise UserError(
         "ot.solver=pot and ot.gradient=unrolled need the whole cost matrix in memory; use fewer reference atoms "
-        "(ot.reference=prototypes), ot.solver=sinkhorn or ot.gradient=envelope"
+        "(ot.reference=prototypes), more ot.memory_mebibytes, ot.solver=auto or ot.gradient=envelope"
     )

@@ -14,7 +14,7 @@ from otrw.config import OTConfig
 from otrw.errors import UserError, check
 from otrw.ot.cost import label_vectors
 from otrw.ot.semi_relaxed import semi_relaxed
-from otrw.ot.sinkhorn import sample_mass, transported_labels
+from otrw.ot.sinkhorn import SOLVERS, sample_mass, transported_labels
 from otrw.ot.weights import WeightNet
 from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
 from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, make_cost
@@ -40,6 +40,8 @@ class Diagnostics(NamedTuple):
     """Solves of the call that stopped at max_iterations instead."""
     objective_gap: float = 0.0
     """sgd and network: how far the descent over the weights was from its minimum, in units of the cost; 0 in closed form."""
+    solver: str = ""
+    """What solved it, see `SinkhornResult`."""
 
 
 class OTReweighter:
@@ -139,7 +141,7 @@ class OTReweighter:
         if self.config.reference == "prototypes":
             present = classes.unique()
             atoms, classes = torch.stack([atoms[classes == c].mean(0) for c in present]), present
-        self._reference = Reference(atoms, label_vectors(classes, self.num_classes))
+        self._reference = Reference(atoms, classes, self.num_classes)
 
     @torch.no_grad()
     def fit(self, embeddings: Array, labels: Array, index: Array | None = None, predictions: Array | None = None) -> Tensor:
@@ -167,7 +169,7 @@ class OTReweighter:
         assert local_embeddings is not None
         assert local_labels is not None
         cost = make_cost(config, self._atoms(), local_embeddings, local_labels, local_predictions)
-        problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples)
+        problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples, index)
         theta, solution = self._solve(problem, local_embeddings, self.theta[index])
         table = distributed.gather_by_index if axis.is_sharded else _put_by_index
         if config.weights == "sgd":
@@ -253,7 +255,8 @@ class OTReweighter:
         """Everything that later calls depend on, but for the reference."""
         state = {"weights": self.weights, "theta": self.theta}
         if self.diagnostics is not None:
-            state["diagnostics"] = torch.tensor([float(value) for value in self.diagnostics], dtype=torch.float64)
+            numbers = [float(value) for value in self.diagnostics[:-1]]
+            state["diagnostics"] = torch.tensor([*numbers, SOLVERS.index(self.diagnostics.solver)], dtype=torch.float64)
         if self.label_targets is not None:
             state["label_targets"] = self.label_targets
         if self.net is not None:
@@ -273,8 +276,10 @@ class OTReweighter:
         self.diagnostics = None
         if "diagnostics" in state:
             iterations, error, converged, effective, *counts = state["diagnostics"].tolist()
-            num_unconverged, gap = counts or (0.0, 0.0)  # absent in states of earlier versions
-            self.diagnostics = Diagnostics(int(iterations), error, bool(converged), effective, int(num_unconverged), gap)
+            num_unconverged, gap, solver = [*counts, 0.0, 0.0, 0.0][:3] if counts else (0.0, 0.0, 0.0)  # earlier versions
+            self.diagnostics = Diagnostics(
+                int(iterations), error, bool(converged), effective, int(num_unconverged), gap, SOLVERS[int(solver)]
+            )
         net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
         self.net = None
         if net_state:
@@ -342,7 +347,13 @@ class OTReweighter:
         error = float(result.marginal_error.max())
         is_converged = num_unconverged == 0
         self.diagnostics = Diagnostics(
-            result.num_iterations, error, is_converged, float(effective), num_unconverged, solution.objective_gap
+            result.num_iterations,
+            error,
+            is_converged,
+            float(effective),
+            num_unconverged,
+            solution.objective_gap,
+            result.solver,
         )
 
 

@@ -1,5 +1,7 @@
 """From a transport problem to mass on its samples: one function a kind of weights."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -8,8 +10,13 @@ from torch import Tensor
 from otrw.errors import UserError
 from otrw.ot.semi_relaxed import semi_relaxed
 from otrw.ot.sinkhorn import SinkhornResult, sample_mass, semi_relaxed_pot, sinkhorn, sinkhorn_pot
+from otrw.ot.solve import Solver
+from otrw.ot.streaming import semi_relaxed_mass
 from otrw.ot.weights import WeightNet, descend, envelope_gradient, unrolled_step
-from otrw.reweight.problem import Problem, dense
+from otrw.reweight.problem import Problem, dense, max_entries
+
+Potentials = Callable[[Tensor], SinkhornResult]
+"""Of log_b (n,), for one b after the other; each solve starts from the last."""
 
 
 class Solution(NamedTuple):
@@ -30,9 +37,52 @@ def solve_semi_relaxed(problem: Problem) -> Solution:
     epsilon = problem.config.epsilon
     if problem.config.solver == "pot":
         result = semi_relaxed_pot(dense(problem.cost), problem.log_a, epsilon=epsilon)
-    else:
-        result = semi_relaxed(problem.cost, problem.log_a, epsilon=epsilon, logsumexp_samples=problem.axis.logsumexp)
-    return Solution(sample_mass(problem.cost, result, epsilon), result, 0, 0.0)
+        return Solution(sample_mass(problem.cost, result, epsilon), result, 0, 0.0)
+    result, mass = semi_relaxed_mass(
+        problem.cost,
+        problem.log_a,
+        epsilon=epsilon,
+        max_stored_entries=max_entries(problem.config),
+        logsumexp_samples=problem.axis.logsumexp,
+    )
+    return Solution(mass, result, 0, 0.0)
+
+
+def potentials(problem: Problem) -> Potentials:
+    """The solver that the settings ask for."""
+    config = problem.config
+    limits = {"max_iterations": config.max_iterations, "tolerance": config.tolerance}
+    if config.solver == "pot":
+        return lambda log_b: sinkhorn_pot(dense(problem.cost), problem.log_a, log_b, epsilon=config.epsilon, **limits)  # type: ignore[arg-type]
+    if config.stopping == "potential":
+        last_g: list[Tensor] = []
+
+        def by_potential(log_b: Tensor) -> SinkhornResult:
+            result = sinkhorn(
+                problem.cost,
+                problem.log_a,
+                log_b,
+                epsilon=config.epsilon,
+                stopping="potential",
+                initial_g=last_g.pop() if last_g else None,
+                logsumexp_samples=problem.axis.logsumexp,
+                **limits,  # type: ignore[arg-type]
+            )
+            last_g.append(result.g)
+            return result
+
+        return by_potential
+    solver = Solver(
+        problem.cost,
+        problem.log_a,
+        epsilon=config.epsilon,
+        method=config.solver,
+        sample_index=problem.sample_index,
+        max_stored_entries=max_entries(config),
+        sum_samples=problem.axis.sum if problem.axis.is_sharded else None,
+        logsumexp_samples=problem.axis.logsumexp,
+    )
+    return partial(solver.solve, **limits)  # type: ignore[arg-type]
 
 
 def solve_sgd(problem: Problem, theta: Tensor) -> tuple[Tensor, Solution]:
@@ -45,22 +95,22 @@ def solve_sgd(problem: Problem, theta: Tensor) -> tuple[Tensor, Solution]:
     Returns:
         theta (n,) after the steps, and the mass that it stands for.
     """
-    g, num_unconverged = None, 0
+    solve, num_unconverged = potentials(problem), 0
     for _ in range(problem.config.num_steps):
         before = theta
-        theta, result = sgd_step(problem, theta, g)
-        g, num_unconverged = result.g, num_unconverged + (not result.converged)
+        theta, result = sgd_step(problem, theta, solve)
+        num_unconverged += not result.converged
     gap = objective_gap(problem, _log_softmax(problem, before).exp(), result)
     return theta, Solution(_log_softmax(problem, theta).exp(), result, num_unconverged, gap)
 
 
-def sgd_step(problem: Problem, theta: Tensor, warm_g: Tensor | None = None) -> tuple[Tensor, SinkhornResult]:
+def sgd_step(problem: Problem, theta: Tensor, solve: Potentials | None = None) -> tuple[Tensor, SinkhornResult]:
     """One gradient step on theta.
 
     Args:
         problem: the transport problem.
         theta: (n,) parameters; (B, n) for B problems at once.
-        warm_g: (n,) potential of an earlier step to start Sinkhorn from.
+        solve: the `potentials` that earlier steps used, to start warm; unused by unrolled steps.
 
     Returns:
         theta after the step, and the potentials before it.
@@ -70,7 +120,7 @@ def sgd_step(problem: Problem, theta: Tensor, warm_g: Tensor | None = None) -> t
     """
     config, scale = problem.config, problem.objective_scale
     if config.gradient == "envelope":
-        gradient, result = envelope(problem, theta, warm_g)
+        gradient, result = envelope(problem, theta, solve or potentials(problem))
         return descend(theta, gradient, learning_rate=config.learning_rate, weight_decay=config.weight_decay), result
     if problem.axis.is_sharded:
         raise UserError("ot.strategy must be 'gathered' with ot.gradient=unrolled, got 'sharded' or 'auto' on a large set")
@@ -96,12 +146,12 @@ def solve_network(problem: Problem, embeddings: Tensor, net: WeightNet) -> Solut
         net: the weight net, replicated.
     """
     optimizer = torch.optim.SGD(net.parameters(), lr=problem.config.learning_rate / problem.num_samples)
-    g, num_unconverged = None, 0
+    solve, num_unconverged = potentials(problem), 0
     for _ in range(problem.config.num_steps):
         with torch.enable_grad():
             theta = net(embeddings)
-        gradient, result = envelope(problem, theta.detach(), g)
-        g, num_unconverged = result.g, num_unconverged + (not result.converged)
+        gradient, result = envelope(problem, theta.detach(), solve)
+        num_unconverged += not result.converged
         optimizer.zero_grad()
         theta.backward(gradient)
         for parameter in net.parameters():
@@ -112,23 +162,10 @@ def solve_network(problem: Problem, embeddings: Tensor, net: WeightNet) -> Solut
     return Solution(_log_softmax(problem, net(embeddings)).exp(), result, num_unconverged, gap)
 
 
-def envelope(problem: Problem, theta: Tensor, warm_g: Tensor | None) -> tuple[Tensor, SinkhornResult]:
+def envelope(problem: Problem, theta: Tensor, solve: Potentials) -> tuple[Tensor, SinkhornResult]:
     """Gradient (n,) of `objective_scale` x OT_eps(a, softmax(theta)) in theta by the envelope theorem, and the potentials."""
-    config = problem.config
     log_b = _log_softmax(problem, theta)
-    settings = {"epsilon": config.epsilon, "max_iterations": config.max_iterations, "tolerance": config.tolerance}
-    if config.solver == "pot":
-        result = sinkhorn_pot(dense(problem.cost), problem.log_a, log_b, **settings)  # type: ignore[arg-type]
-    else:
-        result = sinkhorn(
-            problem.cost,
-            problem.log_a,
-            log_b,
-            stopping=config.stopping,
-            initial_g=warm_g,
-            logsumexp_samples=problem.axis.logsumexp,
-            **settings,  # type: ignore[arg-type]
-        )
+    result = solve(log_b)
     b = log_b.exp()
     mean_g = problem.axis.sum(torch.where(b > 0, b * result.g, 0).sum())
     return problem.objective_scale * envelope_gradient(b, result.g, mean_g), result

@@ -81,7 +81,7 @@ class Journal:
         """Sinkhorn iterations, marginal error and the like of a solve that precedes the next epoch."""
         if self._writer:
             for key, value in diagnostics.items():
-                if value is not None:
+                if value is not None and not isinstance(value, str):
                     self._writer.add_scalar(f"transport/{key}", float(value), self.num_lines)
 
     def weights(self, weights: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> None:

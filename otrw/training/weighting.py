@@ -191,6 +191,7 @@ class Weighting:
                 "converged": solve.converged,
                 "num_unconverged": solve.num_unconverged,
                 "objective_gap": solve.objective_gap,
+                "solver": solve.solver,
             }
         wrong = train.labels != train.true_labels
         if bool(wrong.any()) and squares:

@@ -183,7 +183,7 @@ def test_one_line_a_record_keeps_the_columns_of_every_version(tmp_path):
     new, before = csv.DictReader(io.StringIO(formats.records_csv(experiments)))
     assert (new["result.added_later.figure"], before["result.added_later.figure"]) == ("3", "")
     assert (new["config.ot.dropped_since"], before["config.ot.dropped_since"]) == ("", "7")
-    assert (new["config.ot.solver"], before["config.ot.solver"]) == ("sinkhorn", "")
+    assert (new["config.ot.solver"], before["config.ot.solver"]) == ("auto", "")
     assert (new["result.test.error"], before["result.test.error"]) == ("2.0", "1.0")
 
 

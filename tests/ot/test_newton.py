@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from otrw.ot import newton as newton_module
 from otrw.ot.cost import ChunkedCost
-from otrw.ot.newton import newton
+from otrw.ot.newton import NewtonSolver, newton
 from otrw.ot.semi_dual import SemiDual
 from otrw.ot.sinkhorn import sample_mass, sinkhorn, transport_plan
 from otrw.ot.weights import envelope_gradient
@@ -174,11 +174,31 @@ def test_a_bad_warm_start_is_dropped(start):
     assert true_error(cost, log_a, log_b, result, 0.05)[0] < 1e-4 + 5e-6
 
 
+@pytest.mark.parametrize("settings", [{}, {"matrix_free": True}, {"max_stored_entries": 10}])
+def test_a_solver_that_goes_from_b_to_b_finds_the_plan_of_each_in_few_sweeps(settings):
+    cost, log_a, log_b = classes(20, 600, torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    towards = torch.randn(600, generator=generator, dtype=torch.float64)
+    if "max_stored_entries" in settings:
+        dense = cost
+        cost = ChunkedCost(lambda part: dense[:, part], 600, 64)
+    solver = NewtonSolver(cost, log_a, epsilon=0.05, **settings)
+    for step in [0, 1, 2, 3, 4, 4, 300]:  # the last one is nowhere near
+        b = (log_b + 0.02 * step * towards).log_softmax(0)
+        result = solver.solve(b, tolerance=1e-9)
+        alone = newton(cost, log_a, b, epsilon=0.05, tolerance=1e-10)
+        assert result.converged
+        assert step in (0, 300) or result.num_iterations <= 8
+        torch.testing.assert_close(result.f - result.f[0], alone.f - alone.f[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(sample_mass(cost, result, 0.05), b.exp(), rtol=1e-9, atol=0)
+
+
 def test_sinkhorn_takes_over_where_newton_fails(monkeypatch):
     cost, log_a, log_b = classes(20, 300, torch.float64)
     monkeypatch.setattr(newton_module.DirectCurvature, "step", lambda self, now: now.mass - self.a)  # downhill
     result = newton(cost, log_a, log_b, epsilon=0.2, tolerance=1e-8)
     assert result.converged
+    assert result.solver == "newton > sinkhorn"
     expected = sinkhorn(cost, log_a, log_b, epsilon=0.2, tolerance=1e-9)
     torch.testing.assert_close(transport_plan(cost, result, 0.2), transport_plan(cost, expected, 0.2), rtol=0, atol=1e-8)
 
@@ -210,6 +230,7 @@ def test_hessians_from_a_share_of_the_columns_give_the_same_solution(monkeypatch
         return columns
 
     monkeypatch.setattr(SemiDual, "soft_columns", soft_columns)
+    monkeypatch.setattr("otrw.ot.sweep_cost.columns_of_a_call", lambda num_atoms: 0)
     sampled = newton(cost, log_a, log_b, **settings_)
     assert taken
     assert max(taken) < 4000

@@ -8,7 +8,7 @@ from test_newton import MANY, SOME, classes, problems
 from otrw.ot.batched import newton_batched
 from otrw.ot.newton import newton
 from otrw.ot.sinkhorn import sinkhorn, transport_plan
-from otrw.ot.solve import solve
+from otrw.ot.solve import choose, solve
 
 EXACT = {"tolerance": 1e-10, "max_iterations": 2000}
 
@@ -79,13 +79,25 @@ def test_every_method_starts_warm():
 
 def test_many_atoms_are_solved_without_a_matrix_of_their_size(monkeypatch):
     monkeypatch.setattr("otrw.ot.newton.DirectCurvature", None)
-    monkeypatch.setattr("otrw.ot.solve.MAX_DIRECT_ATOMS", 40)
+    monkeypatch.setattr("otrw.ot.sweep_cost.SECONDS_PER_MULTIPLICATION", 1e-8)  # a K x K matrix would not pay
     cost, log_a, log_b = classes(50, 400, torch.float64)
     result = solve(cost, log_a, log_b, epsilon=0.05, tolerance=1e-8)
     assert result.converged
+    assert result.solver == "newton_cg"
     monkeypatch.undo()
     expected = solve(cost, log_a, log_b, epsilon=0.05, tolerance=1e-10)
     torch.testing.assert_close(transport_plan(cost, result, 0.05), transport_plan(cost, expected, 0.05), rtol=0, atol=1e-7)
+
+
+def test_the_choice_follows_the_prices_and_is_named():
+    assert [choose(k) for k in (1, 10, 100, 1000, 8142)] == ["newton", "newton", "newton", "newton_cg", "newton_cg"]
+    most = max(k for k in range(1, 1000) if choose(k) == "newton")
+    assert [choose(k) for k in range(1, most + 1)] == ["newton"] * most  # one crossing
+    for num_atoms, num_samples, name in ((5, 8, "newton"), (8, 5, "newton_batched")):
+        cost, log_a, log_b = classes(num_atoms, num_samples, torch.float64)
+        assert solve(cost, log_a, log_b, epsilon=0.1).solver == name
+        assert solve(cost, log_a, log_b, epsilon=0.1, sum_samples=lambda x: x).solver == "newton"  # shared by processes
+        assert solve(cost, log_a, log_b, epsilon=0.1, method="sinkhorn").solver == "sinkhorn"
 
 
 @pytest.mark.parametrize(("cost", "method"), [(torch.zeros(2, 3), "fast"), (torch.zeros(1, 2, 3), "newton_cg")])

@@ -126,6 +126,15 @@ def test_what_a_variant_uses_does(variant, changed, given):
     assert fingerprint(of(variant, **given)) != fingerprint(of(variant, **given, **changed))
 
 
+@pytest.mark.parametrize("solver", ["newton", "newton_cg", "sinkhorn"])
+def test_ways_to_one_plan_count_as_one_and_memory_not_at_all(solver):
+    for given in ({}, {"ot__weights": "sgd"}, {"ot__weights": "network"}):
+        assert fingerprint(of("ot", ot__solver=solver, ot__memory_mebibytes=7, **given)) == fingerprint(of("ot", **given))
+        assert fingerprint(of("ot", ot__solver="pot", **given)) != fingerprint(of("ot", **given))
+    by_potential = {"ot__weights": "sgd", "ot__stopping": "potential"}
+    assert fingerprint(of("ot", ot__solver="sinkhorn", **by_potential)) == fingerprint(of("ot", **by_potential))
+
+
 def test_every_condition_names_a_setting_that_there_is():
     assert set(USED_IF) <= set(flatten(to_dict(Config())))
 

@@ -1,17 +1,21 @@
 """`OTReweighter` on one process: its weights are those of the maths, whatever the solver, order or interruption."""
 
+import statistics
+
 import pytest
 import torch
 
-import otrw.reweight.problem
 from otrw.config import OTConfig
 from otrw.errors import UserError
 from otrw.ot.cost import combined_cost, cosine_cost, label_cost, label_vectors
 from otrw.ot.semi_relaxed import semi_relaxed, semi_relaxed_weights
 from otrw.ot.sinkhorn import transport_plan
+from otrw.ot.solve import Solver
 from otrw.reweight import OTReweighter
 
 NUM_SAMPLES, NUM_CLASSES, EMBEDDING_SIZE = 30, 3, 5
+FOUR_SAMPLES = 4 * 9 * 4 * 4 / 2**20
+"""Memory in which the cost of four samples against the nine atoms fits."""
 SETTINGS = {
     "semi_relaxed": {"weights": "semi_relaxed", "label_transport": 0.5},
     "sgd": {"weights": "sgd", "num_steps": 5, "learning_rate": 0.3, "epsilon": 0.3},
@@ -139,6 +143,51 @@ def test_the_weight_net_lowers_the_transport_objective_and_scores_by_the_embeddi
     torch.testing.assert_close(last[0], last[-1])
 
 
+@pytest.mark.parametrize("solver", ["newton", "newton_cg", "sinkhorn"])
+@pytest.mark.parametrize("name", ["sgd", "raw", "network"])
+def test_every_solver_gives_the_same_weights_and_is_named(name, solver):
+    _, _, embeddings, labels = problem()
+    settings = SETTINGS[name] | {"tolerance": 1e-6}
+    expected, other = make(**settings), make(solver=solver, **settings)
+    torch.testing.assert_close(other.fit(embeddings, labels), expected.fit(embeddings, labels), rtol=1e-4, atol=1e-4)
+    assert expected.diagnostics.solver == "newton"  # nine atoms
+    assert other.diagnostics.solver == solver
+
+
+@pytest.mark.parametrize("weights", ["sgd", "network"])
+@pytest.mark.parametrize("memory", [1024.0, FOUR_SAMPLES])
+def test_a_step_after_the_first_takes_one_to_three_passes(weights, memory, monkeypatch):
+    passes = []
+
+    class Counted(Solver):
+        def solve(self, *args, **settings):
+            result = super().solve(*args, **settings)
+            passes.append(result.num_iterations)
+            return result
+
+    monkeypatch.setattr("otrw.reweight.solvers.Solver", Counted)
+    reference, reference_labels, embeddings, labels = problem(num_samples=400, seed=1)
+    for epsilon in (0.3, 0.1, 0.03):
+        passes.clear()
+        reweighter = OTReweighter(
+            400,
+            NUM_CLASSES,
+            weights=weights,
+            epsilon=epsilon,
+            num_steps=20,
+            memory_mebibytes=memory,
+            learning_rate=0.1 * epsilon,
+        )
+        reweighter.set_reference(reference, reference_labels)
+        reweighter.fit(embeddings, labels)
+        assert reweighter.diagnostics.converged
+        assert len(passes) == 20
+        assert statistics.median(passes[1:]) <= 3
+        if weights == "sgd":  # the net's first steps move its weights far more than the later ones
+            assert max(passes[1:]) <= 3
+        assert passes[0] > 3
+
+
 @pytest.mark.parametrize("name", ["semi_relaxed", "sgd"])
 def test_pot_as_the_solver_gives_the_same_weights(name):
     _, _, embeddings, labels = problem()
@@ -149,23 +198,20 @@ def test_pot_as_the_solver_gives_the_same_weights(name):
     torch.testing.assert_close(theirs.targets(labels), ours.targets(labels), rtol=1e-3, atol=1e-3)
 
 
-def test_a_cost_in_chunks_gives_the_same_fit(monkeypatch):
+def test_a_cost_in_chunks_gives_the_same_fit():
     _, _, embeddings, labels = problem()
     for name in ("semi_relaxed", "sgd", "network"):
-        whole, chunked = make(**SETTINGS[name]), make(**SETTINGS[name])
+        whole, chunked = make(**SETTINGS[name]), make(memory_mebibytes=FOUR_SAMPLES, **SETTINGS[name])
         expected = whole.fit(embeddings, labels)
-        with monkeypatch.context() as patch:
-            patch.setattr(otrw.reweight.problem, "MAX_DENSE_ENTRIES", 9 * 4)  # four samples at a time
-            torch.testing.assert_close(chunked.fit(embeddings, labels), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(chunked.fit(embeddings, labels), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(chunked.targets(labels), whole.targets(labels))
 
 
 @pytest.mark.parametrize("settings", [{"solver": "pot"}, {"weights": "sgd", "gradient": "unrolled"}])
-def test_what_needs_the_whole_cost_says_so_when_it_does_not_fit(settings, monkeypatch):
+def test_what_needs_the_whole_cost_says_so_when_it_does_not_fit(settings):
     _, _, embeddings, labels = problem()
-    monkeypatch.setattr(otrw.reweight.problem, "MAX_DENSE_ENTRIES", 9 * 4)
     with pytest.raises(UserError, match="whole cost matrix"):
-        make(**settings).fit(embeddings, labels)
+        make(memory_mebibytes=FOUR_SAMPLES, **settings).fit(embeddings, labels)
 
 
 def test_targets_blend_the_given_label_with_the_barycentric_projection_of_the_plan():
@@ -305,11 +351,11 @@ def test_taking_over_the_state_of_a_fresh_one_undoes_every_fit(name):
 def test_a_solve_that_does_not_converge_is_reported():
     _, _, embeddings, labels = problem()
     settings = {"weights": "sgd", "num_steps": 1, "tolerance": 1e-6, "epsilon": 0.01}
-    for solver in ("sinkhorn", "pot"):
+    for solver in ("auto", "sinkhorn", "pot"):
         reweighter = make(max_iterations=3, solver=solver, **settings)
         reweighter.fit(embeddings, labels)
         assert not reweighter.diagnostics.converged
-        assert reweighter.diagnostics.num_iterations == 3
+        assert reweighter.diagnostics.num_iterations in ((3, 4) if solver == "auto" else (3,))
         assert reweighter.diagnostics.marginal_error > 1e-6
 
 
