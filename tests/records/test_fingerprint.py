@@ -128,9 +128,9 @@ def test_what_a_variant_uses_does(variant, changed, given):
 
 @pytest.mark.parametrize("solver", ["newton", "newton_cg", "sinkhorn"])
 def test_ways_to_one_plan_count_as_one_and_memory_not_at_all(solver):
-    for given in ({}, {"ot__weights": "sgd"}, {"ot__weights": "network"}):
-        assert fingerprint(of("ot", ot__solver=solver, ot__memory_mebibytes=7, **given)) == fingerprint(of("ot", **given))
-        assert fingerprint(of("ot", ot__solver="pot", **given)) != fingerprint(of("ot", **given))
+    for other in ({}, {"ot__weights": "sgd"}, {"ot__weights": "network"}):
+        assert fingerprint(of("ot", ot__solver=solver, ot__memory_mebibytes=7, **other)) == fingerprint(of("ot", **other))
+        assert fingerprint(of("ot", ot__solver="pot", **other)) != fingerprint(of("ot", **other))
     by_potential = {"ot__weights": "sgd", "ot__stopping": "potential"}
     assert fingerprint(of("ot", ot__solver="sinkhorn", **by_potential)) == fingerprint(of("ot", **by_potential))
 
