@@ -23,6 +23,10 @@ class AugmentConfig:
     cutout_size: int = 0
     """Side of a square set to the mean colour at a random place, in pixels; 0 turns it off (arXiv 1708.04552)."""
 
+    crop_scale: float = 0.08
+    """Images that are decoded batch by batch: smallest share of an image's area that a random crop, made square, takes
+    (arXiv 1409.4842); 1 turns it off, and training images are cropped as those of evaluation are."""
+
     def __post_init__(self) -> None:
         check(self.crop_padding >= 0, "data.augment.crop_padding", self.crop_padding, "be >= 0")
         check(self.cutout_size >= 0, "data.augment.cutout_size", self.cutout_size, "be >= 0")
@@ -109,7 +113,18 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random crops, flips and cutout of training images."""
     image_size: int | None = None
-    """Side in pixels of the square that the net sees: shorter side resized, centre cut out. Null: the images' own size."""
+    """Side in pixels of the square that the net sees: shorter side resized, centre cut out. Null: what a torchvision/ or timm/
+    net was made for; the images' own size for other nets."""
+    resize_size: int | None = None
+    """Evaluation of images that are decoded batch by batch: pixels of the shorter side before the centre crop to image_size.
+    Null: the net's own share."""
+    mean: tuple[float, ...] = ()
+    """Of each colour channel, in [0, 1]: subtracted from images. Empty: that of a torchvision/ or timm/ net's own training,
+    or of the training set for other nets."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each colour channel, in (0, 1]: images are divided by it. Empty: as `mean`."""
+    workers: int | None = None
+    """Processes that decode large images for each training process; 0: it does so itself. Null: one a core, at most 8."""
 
     def __post_init__(self) -> None:
         if self.imbalance_factor is None and not self.is_own:
@@ -156,12 +171,6 @@ class DataConfig:
             "come with data.source folder, table or embeddings",
         )
         check(
-            self.image_size is None or self.is_own,
-            "data.image_size",
-            self.image_size,
-            f"be null for {self.source}, whose images have one size",
-        )
-        check(
             self.image_size is None or self.source != "embeddings",
             "data.image_size",
             self.image_size,
@@ -177,6 +186,13 @@ class DataConfig:
             "its labels are wrong of themselves",
         )
         check(self.few_below <= self.many_above + 1, "data.few_below", self.few_below, "be at most data.many_above + 1")
+        check(len(self.mean) == len(self.std), "data.std", list(self.std), f"have {len(self.mean)} numbers, as data.mean")
+        check(
+            self.resize_size is None or self.image_size is None or self.resize_size >= self.image_size,
+            "data.resize_size",
+            self.resize_size,
+            f"be at least data.image_size={self.image_size}",
+        )
 
     @property
     def is_own(self) -> bool:

@@ -9,6 +9,7 @@ MAY_CHANGE = (
     "data.layout",
     "data.download",
     "data.cache",
+    "data.workers",
     "stage1.checkpoint",  # the file may have moved; the settings it was trained with are compared
     "run.directory",
     "run.name",

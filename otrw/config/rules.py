@@ -71,6 +71,11 @@ RANGES: dict[str, Range] = {
     "data.many_above": Range(0, MOST),
     "data.few_below": Range(0, MOST),
     "data.seed": SEED,
+    "data.resize_size": Range(1, 8192),
+    "data.mean": SHARE,
+    "data.std": Range(0, 1, is_open_low=True),
+    "data.workers": Range(0, 256),
+    "data.augment.crop_scale": Range(0, 1, is_open_low=True),
     "data.augment.crop_padding": Range(0, 1024),
     "data.augment.cutout_size": Range(0, 1024),
     "model.width_multiplier": Range(0, 64, is_open_low=True),
@@ -126,8 +131,8 @@ def check_ranges(config: object) -> None:
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         each = "each be" if isinstance(value, tuple) else "be"
         check(all(number in allowed for number in numbers), path, value, f"{each} in {allowed}")
-        if isinstance(value, tuple):
-            check(list(value) == sorted(set(value)), path, value, "rise from one to the next")
+        if path.endswith(".milestones"):
+            check(list(numbers) == sorted(set(numbers)), path, value, "rise from one to the next")
     name: object = reduce(getattr, ("run", "name"), config)
     if name is not None:
         text = str(name)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from otrw.config import DataConfig
-from otrw.data.augment import Augmentation, augmented
+from otrw.data.augment import Augmentation
 from otrw.data.duplicates import Copies, num_copies
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
 from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
 from otrw.data.raw import RawData
 from otrw.data.sources import load_source
+from otrw.data.view import ImageTransform, normalisation, view_of
 from otrw.errors import UserError
+from otrw.models.library_nets import NetInput
 
 
 class Datasets(NamedTuple):
@@ -31,7 +33,7 @@ class Datasets(NamedTuple):
     true_sizes: Tensor
     """(C,) by their right labels: the profile that was asked for, which defines many / medium / few."""
     mean: Tensor
-    """(channels,) of the training images, in [0, 255]"""
+    """(channels,) that is subtracted from images, in [0, 255]: of the training set, or what the net was made for"""
     std: Tensor
     split_hash: str
     augmentation: Augmentation
@@ -47,6 +49,8 @@ class Datasets(NamedTuple):
     """What a user should know of how these sets came about, a line each; said at the start of a run."""
     facts: dict[str, object] | None = None
     """For the record: where the samples come from, how many there are in each part, what was skipped; None without such."""
+    view: NetInput | None = None
+    """What the net sees of an image; None: the image as it is."""
 
     @property
     def num_classes(self) -> int:
@@ -60,12 +64,22 @@ class Datasets(NamedTuple):
 
     def transform(self, *, train: bool) -> Transform:
         """Batched image transform: augmentation (for training) and normalisation, uint8 -> float (n, channels, h, w)."""
-        augmentation = self.augmentation if train else None
-        return partial(_transform, mean=self.mean, std=self.std, augmentation=augmentation)
+        return ImageTransform(self.mean, self.std, self.augmentation if train else None, self.view)
 
 
-def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datasets:
-    """Load the source, select the long tail, spoil labels; the same on every process. Raises UserError."""
+def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetInput | None = None) -> Datasets:
+    """Load the source, select the long tail, spoil labels; the same on every process.
+
+    Args:
+        config: which images, how imbalanced, how wrong the labels.
+        seed: of the split and of the wrong labels.
+        device: where images and labels lie.
+        own: what images the net was made for, where it says so.
+
+    Raises:
+        UserError: for data that are missing or do not fit the settings.
+    """
+    view = view_of(config, own)
     raw = load_source(config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache)
     split, copies = _without_copies(_split(config, raw, seed), raw)
     to_label = np.arange(len(raw.class_names))
@@ -94,8 +108,8 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
     given_sizes, true_sizes = (
         torch.bincount(labels, minlength=len(class_names)) for labels in (train.labels, train.true_labels)
     )
-    pixels = train.inputs.reshape(-1, train.inputs.shape[3]).cpu().numpy().astype(np.float64)
     augment = config.augment
+    mean, std = normalisation(config, own, train.inputs)
     return Datasets(
         train=train,
         meta=select(split.meta, true_labels),
@@ -104,11 +118,12 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device) -> Datase
         class_names=tuple(class_names),
         given_sizes=given_sizes,
         true_sizes=true_sizes,
-        mean=torch.from_numpy(pixels.mean(0)).float().to(device),
-        std=torch.from_numpy(pixels.std(0)).float().clamp_min(1e-3).to(device),
+        mean=mean.to(device),
+        std=std.to(device),
         split_hash=split.hash,
         augmentation=Augmentation(augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size),
         copies=copies,
+        view=view,
     )
 
 
@@ -180,11 +195,3 @@ def _similar_classes(config: DataConfig, raw: RawData) -> dict[int, int] | None:
             return SIMILAR_CIFAR10
         case _:
             return next_in_group(_groups(config, raw))
-
-
-def _transform(
-    images: Tensor, index: Tensor, key: int, *, mean: Tensor, std: Tensor, augmentation: Augmentation | None
-) -> Tensor:
-    batch = images[index].float() if augmentation is None else augmented(images, index, key, augmentation)
-    # a cutout square is NaN: the mean colour, 0 once normalised
-    return ((batch - mean) / std).nan_to_num(0.0).permute(0, 3, 1, 2)

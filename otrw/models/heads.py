@@ -58,6 +58,8 @@ class Net(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.origin = ""
+        """Where the parameters come from, in words; empty where they were drawn."""
 
     def forward(self, images: Tensor) -> Output:
         """(n, channels, height, width) -> Output."""

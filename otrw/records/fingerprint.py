@@ -13,6 +13,7 @@ WHERE = (
     "data.layout",
     "data.download",
     "data.cache",
+    "data.workers",
     "stage1.checkpoint",
     "ot.strategy",
     "ot.memory_mebibytes",

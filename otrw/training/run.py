@@ -18,7 +18,10 @@ from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
 from otrw.errors import UserInterrupt
+from otrw.models.build import couples_samples
 from otrw.models.heads import Net
+from otrw.models.library_nets import net_input
+from otrw.models.names import library_of
 from otrw.training import checkpoints
 from otrw.training.agreement import check_same, check_same_settings
 from otrw.training.competitors import check_installed
@@ -60,16 +63,21 @@ def run(
     threads = set_threads(config.model.name, config.run.threads)
     accelerator = start_accelerator(config.run)
     check_same_settings(config)
-    data = distributed.first_on_each_machine(lambda: make_datasets(config.data, config.data_seed, accelerator.device))
+    own_input = net_input(config.model.name) if library_of(config.model.name) else None
+    data = distributed.first_on_each_machine(
+        lambda: make_datasets(config.data, config.data_seed, accelerator.device, own_input)
+    )
     check_same({"the split of the data": data.split_hash, **identity(config, data)})
     net, stage1_settings, stage1_line = _start_net(config, data, accelerator.device)
     results: dict[str, dict] = {}
     with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
         folder = distributed.on_main(lambda: open_folder(config, held))  # last: bad input leaves nothing behind
-        progress.say(_describe(config, data, accelerator, folder))
+        progress.say(_describe(config, data, net, accelerator, folder))
         progress.say(f"{threads.number} thread{'s' if threads.number > 1 else ''} a process ({threads.reason})")
         if stage1_line:
             progress.say(stage1_line)
+        elif net.origin:
+            progress.say(net.origin)
         later: tuple[Variant, ...] = tuple(variant for variant in config.variants if variant != "stage1")
         stage1_embeddings: EmbeddingCache | None = None
         is_trained = config.stage1.checkpoint is None or "stage1" in config.variants
@@ -123,11 +131,12 @@ def _train_variant(session: Session, stage1_net: Net) -> dict:
 
 def _embedding_cache(config: Config, data: Datasets, net: Net, accelerator: Accelerator) -> EmbeddingCache:
     mean, std = data.mean.tolist(), data.std.tolist()
-    facts = f"{mean} {std} {accelerator.device.type} {accelerator.mixed_precision} {torch.__version__}"
+    view = "" if data.view is None else f"{data.view} "
+    facts = f"{mean} {std} {view}{accelerator.device.type} {accelerator.mixed_precision} {torch.__version__}"
     return EmbeddingCache(config.data.cache, backbone_key(net.backbone), facts)
 
 
-def _describe(config: Config, data: Datasets, accelerator: Accelerator, folder: Path) -> str:
+def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator, folder: Path) -> str:
     """What is about to be trained, in a few lines."""
     wrong = int((data.train.labels != data.train.true_labels).sum())
     lines = [
@@ -140,6 +149,6 @@ def _describe(config: Config, data: Datasets, accelerator: Accelerator, folder: 
     if wrong:
         lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, on purpose")
     lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
-    if config.model.name != "small" and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+    if couples_samples(net) and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from otrw.data.datasets import Datasets
 from otrw.data.loader import SampleSet
 from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone, HeadOnly, Net
+from otrw.models.library_nets import synchronized
 from otrw.seeds import seed_for
 from otrw.training.evaluation import embed
 from otrw.training.loop import train
@@ -21,18 +22,27 @@ from otrw.training.weighting import Embedded, Weighting
 
 
 def fresh_net(config: Config, data: Datasets, device: torch.device, *purpose: str | int) -> Net:
-    """A new net on the device; its parameters depend on the root seed and the purpose alone."""
-    with torch.random.fork_rng(devices=[]):
+    """A new net on the device; its parameters depend on the root seed and the purpose, and on the weights it starts from."""
+    model = config.model
+
+    def build() -> Net:
         torch.manual_seed(seed_for(config.run.seed, "parameters", *purpose))
-        net = build_model(
-            config.model.name,
+        return build_model(
+            model.name,
             data.num_classes,
             in_channels=data.in_channels,
-            width_multiplier=config.model.width_multiplier,
-            head=config.model.head,
+            width_multiplier=model.width_multiplier,
+            head=model.head,
+            image_size=config.data.image_size,
+            weights=model.weights,
+            pretrained=model.pretrained,
         )
+
+    with torch.random.fork_rng(devices=[]):
+        net = distributed.first_on_each_machine(build) if model.pretrained else build()
     if device.type == "cuda" and distributed.world_size() > 1:
-        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # one normalisation for all processes; torch has it on GPUs only
+        # one normalisation for all processes; torch has it on GPUs only
+        net = synchronized(net, model.name)  # type: ignore[assignment]
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
