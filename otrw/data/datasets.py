@@ -1,6 +1,5 @@
 """From a DataConfig to the sets that training uses."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np

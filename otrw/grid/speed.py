@@ -8,6 +8,8 @@ from torch.nn.functional import cross_entropy
 from otrw.config import Config
 from otrw.config.known_data import KNOWN_DATA
 from otrw.models.build import build_model
+from otrw.models.library_nets import net_input
+from otrw.models.names import library_of
 
 NUM_WARMUP_STEPS = 3
 
@@ -15,9 +17,16 @@ NUM_WARMUP_STEPS = 3
 def images_per_second(config: Config, device: torch.device, *, precision: str, seconds: float = 3.0) -> float:
     """Training images a second of the config's net and stage-1 batch, one process, without loading data."""
     known, model = KNOWN_DATA[config.data.source], config.model
-    num_classes, in_channels, side = known.num_classes, known.in_channels, known.image_side
+    num_classes, in_channels, side = known.num_classes, known.in_channels, config.data.image_size or known.image_side
+    if library_of(model.name) and config.data.image_size is None:
+        side = net_input(model.name).image_size
     net = build_model(
-        model.name, num_classes, in_channels=in_channels, width_multiplier=model.width_multiplier, head=model.head
+        model.name,
+        num_classes,
+        in_channels=in_channels,
+        width_multiplier=model.width_multiplier,
+        head=model.head,
+        image_size=side,
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     batch_size = config.stage1.batch_size
