@@ -7,7 +7,7 @@ import difflib
 import re
 
 BUILT_IN = ("small", "resnet20", "resnet32", "resnet44", "resnet56", "linear", "mlp")
-"""small: three convolutions with GroupNorm, for digits. resnet*: CIFAR nets of He et al. with 16/32/64 channels. linear and mlp:
+"""small: three convolutions with GroupNorm, for digits. resnet*: CIFAR nets of He et al. linear and mlp:
 for embeddings."""
 LIBRARIES = ("torchvision", "timm")
 """What stands before the slash."""
