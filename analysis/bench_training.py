@@ -51,6 +51,7 @@ from otrw.training.process_group import start_accelerator
 from otrw.training.progress import Progress
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
+from otrw.training.stop import StopRequest
 from otrw.training.tracking import Journal
 
 RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
@@ -155,7 +156,8 @@ def timed_epochs(
             AcceleratorState._reset_state(reset_partial_state=True)  # it holds one precision for good
         accelerator = start_accelerator(config.run)
         journal = Journal(Path(folder) / "row", is_main=distributed.is_main(), tensorboard=False, report=report)
-        session = Session(config, accelerator, random_datasets(size, accelerator.device), journal, Progress(None))
+        data = random_datasets(size, accelerator.device)
+        session = Session(config, accelerator, data, journal, Progress(None), StopRequest())
         net = fresh_net(config, session.data, accelerator.device, "bench")
         (stage1 if config.variants[0] == "stage1" else stage2)(session, net, None)
     return ours, theirs

@@ -1,5 +1,6 @@
 """The exceptions that a command turns into one line: what the user can mend, training that diverged, and Ctrl-C."""
 
+import signal
 from pathlib import Path
 
 MOST_SHOWN = 160
@@ -14,18 +15,20 @@ class NonFiniteError(RuntimeError):
 
 
 class UserInterrupt(KeyboardInterrupt):
-    """Ctrl-C in a run that can go on."""
+    """Ctrl-C, or another signal that ends a program, in a run that can go on."""
 
-    def __init__(self, folder: Path | None = None, command: str = "") -> None:
+    def __init__(self, folder: Path | None = None, command: str = "", signal_number: int | None = None) -> None:
         """Say how to go on.
 
         Args:
             folder: of the run; the script makes the command from it.
             command: the whole command, where resuming the folder is not all there is to do.
+            signal_number: what asked for the end; None is Ctrl-C.
         """
         super().__init__()
         self.folder = folder
         self.command = command
+        self.signal = signal.SIGINT if signal_number is None else signal.Signals(signal_number)
 
 
 def check(condition: bool, key: str, value: object, rule: str, remedy: str = "") -> None:

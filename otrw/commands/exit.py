@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from otrw.errors import NonFiniteError, UserError, UserInterrupt
 def exit_with_message(action: Callable[[], object]) -> None:
     """Run a command. Errors a user can mend: one line on standard error, once for all processes, exit code 2.
 
-    Other expected failures (training diverged, interrupted) exit with 1 and 130; bugs keep their traceback.
+    Other expected failures exit with 1 (training diverged) and 128 plus the signal's number; bugs keep their traceback.
 
     Args:
         action: the command, without arguments.
 
     Raises:
-        SystemExit: with code 2, 1 or 130, after the message.
+        SystemExit: with that code, after the message.
     """
     try:
         action()
@@ -28,7 +29,8 @@ def exit_with_message(action: Callable[[], object]) -> None:
         _stop(f"error: {error}", 2)
     except UserInterrupt as interrupt:
         command = interrupt.command or (resume_command(interrupt.folder) if interrupt.folder else "")
-        _stop(f"interrupted; go on with: {command}" if command else "interrupted", 130)
+        by = "" if interrupt.signal == signal.SIGINT else f" by {interrupt.signal.name}"
+        _stop(f"interrupted{by}" + (f"; go on with: {command}" if command else ""), 128 + interrupt.signal)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except NonFiniteError as error:

@@ -18,6 +18,7 @@ from otrw.config.help import overview, section_in_full
 from otrw.errors import UserError, UserInterrupt, check
 from otrw.training.process_group import start_accelerator
 from otrw.training.run import RunResult, run
+from otrw.training.stop import StopRequest
 
 SEEDS_OF_THE_EXAMPLE = 3
 """Seeds that are trained where nothing at all is asked for: one says little about 602 test images."""
@@ -32,10 +33,11 @@ def main(arguments: Sequence[str]) -> None:
     config = parse_config(settings, description=__doc__ or "")
     console = Console() if distributed.is_main() else None
     num_seeds = options.seeds or (1 if arguments else SEEDS_OF_THE_EXAMPLE)
-    if num_seeds == 1:
-        results = [run(config, console=console)]
-    else:
-        results = _train_seeds(config, num_seeds, settings, console)
+    with StopRequest().listening() as stop:
+        if num_seeds == 1:
+            results = [run(config, console=console, stop=stop)]
+        else:
+            results = _train_seeds(config, num_seeds, settings, console, stop)
     if console is not None:
         runs = [(result.folder, result.variants) for result in results]
         commands = _next_commands([folder for folder, _ in runs], settings)
@@ -43,7 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     distributed.exit_together()
 
 
-def _train_seeds(config: Config, num_seeds: int, settings: Sequence[str], console: Console | None) -> list[RunResult]:
+def _train_seeds(
+    config: Config, num_seeds: int, settings: Sequence[str], console: Console | None, stop: StopRequest
+) -> list[RunResult]:
     """One run a seed, in one process group; runs that are there already go on where they stopped."""
     if config.run.resume is not None:
         raise UserError("--seeds must not come with --run.resume, which goes on with one seed's run; leave one of them out")
@@ -66,9 +70,9 @@ def _train_seeds(config: Config, num_seeds: int, settings: Sequence[str], consol
         if console is not None:
             console.print(f"\nSeed {seed}", highlight=False)
         try:
-            results.append(run(_as_begun(seeded), console=console))
+            results.append(run(_as_begun(seeded), console=console, stop=stop))
         except KeyboardInterrupt:
-            raise UserInterrupt(command=command) from None
+            raise UserInterrupt(command=command, signal_number=stop.signal) from None
     return results
 
 

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "run.threads",
     "run.evaluate_every_epochs",
     "run.checkpoint_every_epochs",
+    "run.checkpoint_every_steps",
     "run.keep_checkpoints",
     "run.tensorboard",
     "run.timeout_seconds",

@@ -111,6 +111,7 @@ RANGES: dict[str, Range] = {
     "run.seed": SEED,
     "run.evaluate_every_epochs": Range(1, 1_000_000),
     "run.checkpoint_every_epochs": Range(1, 1_000_000),
+    "run.checkpoint_every_steps": COUNT,
     "run.keep_checkpoints": Range(1, 1000),
     "run.timeout_seconds": Range(0, 31_536_000, is_open_low=True),
 }

@@ -31,7 +31,9 @@ class RunConfig:
     evaluate_every_epochs: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_epochs: int = 1
-    """Epochs between checkpoints; an interrupted run repeats at most this many."""
+    """Epochs between checkpoints; a run that is killed repeats at most this many, one that is interrupted nothing."""
+    checkpoint_every_steps: int | None = None
+    """Optimiser steps between checkpoints inside an epoch, for long epochs; null writes none there, but for a signal's."""
     keep_checkpoints: int = 1
     """How many checkpoints of a variant stay while it runs."""
     tensorboard: bool = True
@@ -45,5 +47,7 @@ class RunConfig:
         check(is_plain, "run.name", self.name, "be a plain folder name", "run.directory says where it goes")
         for key in ("evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
             check(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "be >= 1")
+        every = self.checkpoint_every_steps
+        check(every is None or every >= 1, "run.checkpoint_every_steps", every, "be >= 1 or null")
         check(self.threads is None or self.threads >= 1, "run.threads", self.threads, "be >= 1 or null")
         check(self.timeout_seconds > 0, "run.timeout_seconds", self.timeout_seconds, "be > 0")

@@ -100,17 +100,17 @@ class Loader:
             return torch.randperm(len(self.samples), generator=generator)
         return torch.arange(len(self.samples))
 
-    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """One pass over the set."""
+    def epoch(self, epoch: int = 0, first_step: int = 0) -> Iterator[Batch]:
+        """One pass over the set, or the rest of it from a step on."""
         order = self.order(epoch)
-        for step in range(len(self)):
+        for step in range(first_step, len(self)):
             yield self._batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
 
-    def cycle(self, epoch: int, num_steps: int) -> Iterator[Batch]:
-        """num_steps full batches: as many passes as it takes, each in an order of its own."""
+    def cycle(self, epoch: int, num_steps: int, first_step: int = 0) -> Iterator[Batch]:
+        """num_steps full batches, or the rest of them: as many passes as it takes, each in an order of its own."""
         num_passes = -(-num_steps * self.batch_size // len(self.samples))
         order = torch.cat([self.order(epoch * num_passes + i) for i in range(num_passes)])
-        for step in range(num_steps):
+        for step in range(first_step, num_steps):
             yield self._batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
 
     def _batch(self, members: Tensor, epoch: int, step: int) -> Batch:

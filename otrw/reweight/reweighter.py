@@ -252,8 +252,10 @@ class OTReweighter:
         return torch.lerp(label_vectors(labels, self.num_classes), self.label_targets, self.config.label_transport)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that later calls depend on, but for the reference."""
+        """Everything that later calls depend on."""
         state = {"weights": self.weights, "theta": self.theta}
+        if self._reference is not None:
+            state |= {f"reference.{name}": value for name, value in self._reference._asdict().items()}
         if self.diagnostics is not None:
             numbers = [float(value) for value in self.diagnostics[:-1]]
             state["diagnostics"] = torch.tensor([*numbers, SOLVERS.index(self.diagnostics.solver)], dtype=torch.float64)
@@ -273,6 +275,8 @@ class OTReweighter:
         )
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
+        if "reference.embeddings" in state:  # absent in states of earlier versions
+            self._reference = Reference(*(state[f"reference.{name}"].to(self.device) for name in Reference._fields))
         self.diagnostics = None
         if "diagnostics" in state:
             iterations, error, converged, effective, *counts = state["diagnostics"].tolist()

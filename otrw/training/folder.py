@@ -18,6 +18,7 @@ from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.progress import Progress
 from otrw.training.session import Session
+from otrw.training.stop import StopRequest
 from otrw.training.tracking import Journal
 
 Report = Callable[[dict], None]
@@ -57,6 +58,7 @@ def open_variant(
     data: Datasets,
     folder: Path,
     progress: Progress,
+    stop: StopRequest,
     report: Report | None,
     searched: Mapping[str, object] | None,
 ) -> Session:
@@ -85,7 +87,7 @@ def open_variant(
                 threads=torch.get_num_threads(),
             ),
         )
-    return Session(config, accelerator, data, journal, progress)
+    return Session(config, accelerator, data, journal, progress, stop)
 
 
 def _check_unchanged(config: Config, folder: Path) -> None:

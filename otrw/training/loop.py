@@ -3,29 +3,17 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from otrw import distributed
 from otrw.data.loader import Batch, Loader
-from otrw.errors import NonFiniteError
+from otrw.errors import NonFiniteError, UserInterrupt
 from otrw.seeds import seed_for
-from otrw.training import checkpoints
 from otrw.training.evaluation import evaluate_all
-from otrw.training.losses import Loss, cross_entropy, make_loss, weighted_mean
+from otrw.training.losses import cross_entropy, make_loss, weighted_mean
 from otrw.training.optimization import make_optimizer
-from otrw.training.session import Phase, Session
-
-
-class Training(NamedTuple):
-    """What a phase trains with."""
-
-    module: nn.Module
-    """As accelerate prepared it, and compiled where asked for."""
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    loader: Loader
-    meta_loader: Loader | None
-    criterion: Loss
+from otrw.training.phase_state import EpochSoFar, load_phase, save_phase
+from otrw.training.session import Phase, Session, Training
 
 
 class StepLosses(NamedTuple):
@@ -48,33 +36,28 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
         state: a checkpointed state of this phase to go on from, or None.
 
     Raises:
-        NonFiniteError: where the loss is not finite, on every process, before the epoch's checkpoint is written.
+        NonFiniteError: where the loss is not finite, on every process, before a checkpoint is written.
+        UserInterrupt: where a signal asked for the end, on every process, after a checkpoint.
     """
-    settings, accelerator = phase.settings, session.accelerator
-    training, start_epoch = _prepare(session, phase, state)
+    settings = phase.settings
+    training, start_epoch, begun = _prepare(session, phase, state)
     session.progress.phase(phase.stage, phase.round, start_epoch, settings.epochs)
-    for epoch in range(start_epoch, settings.epochs):
-        _refresh(session, phase, epoch)
-        if phase.sample_by_weighting:
-            training.loader.sampling_weights = phase.weighting.weights
-        learning_rate = training.optimizer.param_groups[0]["lr"]  # of the epoch's first step
-        is_weighted = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
-        if is_weighted and phase.weighting.whole_epochs:
-            phase.weighting.of_epoch(training.loader, epoch)
-        training.module.train()
-        meta_batches = training.meta_loader.cycle(epoch, len(training.loader)) if training.meta_loader else None
-        summed = torch.zeros(2, device=accelerator.device)
-        bad_step = torch.full((), -1, device=accelerator.device)
-        for step, batch in enumerate(training.loader.epoch(epoch)):
-            losses = training_step(session, phase, training, batch, next(meta_batches) if meta_batches else None, is_weighted)
-            summed += torch.stack([losses.train, losses.meta])
-            bad_step = torch.where((bad_step < 0) & ~losses.total.isfinite(), step, bad_step)
-            session.progress.step(step + 1, len(training.loader), training.loader.batch_size)
-        distributed.average_buffers(phase.module)
-        is_finite = _gives_finite_logits(phase.module, batch.inputs)
-        bad_step = torch.where((bad_step < 0) & ~is_finite, len(training.loader) - 1, bad_step)  # diverged in the last step
-        end_epoch(session, phase, training, epoch, learning_rate, summed, bad_step)
-    accelerator.free_memory()
+    with session.stop.while_training():
+        for epoch in range(start_epoch, settings.epochs):
+            is_weighted = phase.weigh_loss and epoch >= (phase.class_balanced_from_epoch or 0)
+            so_far, begun = begun or _begin_epoch(session, phase, training, epoch, is_weighted), None
+            training.module.train()
+            num_steps, first = len(training.loader), so_far.num_steps
+            meta_batches = training.meta_loader.cycle(epoch, num_steps, first) if training.meta_loader else None
+            for batch in training.loader.epoch(epoch, first):
+                meta = next(meta_batches) if meta_batches else None
+                so_far = so_far.after(*training_step(session, phase, training, batch, meta, is_weighted))
+                session.progress.step(so_far.num_steps, num_steps, training.loader.batch_size)
+                if so_far.num_steps < num_steps:
+                    _save_or_stop(session, phase, training, batch, so_far)
+            distributed.average_buffers(phase.module)
+            end_epoch(session, phase, training, batch, so_far)
+    session.accelerator.free_memory()
 
 
 def training_step(
@@ -116,51 +99,57 @@ def training_step(
     return StepLosses(train_loss.detach(), meta_loss.detach(), loss.detach())
 
 
-def end_epoch(
-    session: Session,
-    phase: Phase,
-    training: Training,
-    epoch: int,
-    learning_rate: float,
-    summed: Tensor,
-    bad_step: Tensor,
-) -> None:
+def end_epoch(session: Session, phase: Phase, training: Training, batch: Batch, so_far: EpochSoFar) -> None:
     """Agree that the epoch went well, then evaluate, log and write the checkpoint where they are due.
 
     Args:
         session: run-time facts of the variant.
         phase: what is trained.
         training: optimiser and schedule, for the checkpoint.
-        epoch: number of the epoch, from 0.
-        learning_rate: of the epoch's first step, for the log.
-        summed: (2,) training and meta loss summed over this process's steps.
-        bad_step: () first step of this process whose loss was not finite, -1 where all were.
+        batch: of the last step.
+        so_far: the whole epoch.
 
     Raises:
         NonFiniteError: on every process, where any has a bad step.
+        UserInterrupt: where a signal asked for the end; the checkpoint is written.
     """
-    run, epochs = session.config.run, phase.settings.epochs
-    _stop_if_not_finite(bad_step, phase, epoch)
+    run, epoch = session.config.run, so_far.epoch + 1
+    _stop_if_not_finite(phase, batch, so_far)
     num_values = distributed.world_size() * len(training.loader)
-    train_loss, meta_loss = (distributed.all_reduce_sum(summed) / num_values).tolist()
+    train_loss, meta_loss = (distributed.all_reduce_sum(so_far.summed) / num_values).tolist()
     line = {
         "stage": phase.stage,
         "round": phase.round,
-        "epoch": epoch + 1,
-        "learning_rate": learning_rate,
+        "epoch": epoch,
+        "learning_rate": so_far.learning_rate,
         "train": {"loss": train_loss} | ({"meta_loss": meta_loss} if training.meta_loader else {}),
     }
-    is_last = epoch + 1 == epochs
-    if (epoch + 1) % run.evaluate_every_epochs == 0 or is_last:
+    is_last = epoch == phase.settings.epochs
+    if epoch % run.evaluate_every_epochs == 0 or is_last:
         line |= evaluate_all(session, phase.module, phase.views)
-    session.journal.epoch(line)
+    distributed.on_main(lambda: session.journal.epoch(line))
     session.progress.epoch(line)
-    if (epoch + 1) % run.checkpoint_every_epochs == 0 or is_last:
-        _save(session, phase, training, epoch + 1)
+    is_asked = session.stop.is_asked(0, session.accelerator.device)
+    if epoch % run.checkpoint_every_epochs == 0 or is_last or is_asked:
+        save_phase(session, phase, training, so_far)
+    if is_asked:
+        raise UserInterrupt(signal_number=session.stop.signal)
 
 
-def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Training, int]:
-    """Loaders, criterion and optimiser of a phase, and the epoch to start from."""
+def _save_or_stop(session: Session, phase: Phase, training: Training, batch: Batch, so_far: EpochSoFar) -> None:
+    """Inside an epoch: a checkpoint every so many steps where asked for, and before a signal ends the run."""
+    every = session.config.run.checkpoint_every_steps
+    is_asked = session.stop.is_asked(so_far.num_steps, session.accelerator.device)
+    if is_asked or (every and so_far.num_steps % every == 0):
+        _stop_if_not_finite(phase, batch, so_far)
+        save_phase(session, phase, training, so_far)
+        training.module.train()
+    if is_asked:
+        raise UserInterrupt(signal_number=session.stop.signal)
+
+
+def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Training, int, EpochSoFar | None]:
+    """Loaders, criterion and optimiser of a phase, the epoch to start from, and what was done of it if it had begun."""
     config, settings = session.config, phase.settings
     loader, meta_loader = _loaders(phase, seed_for(config.run.seed, phase.stage, phase.round))
     criterion = make_loss(
@@ -171,17 +160,25 @@ def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Traini
         ldam_scale=settings.loss.ldam_scale,
     )
     optimizer, schedule = make_optimizer(phase.module, settings.optimizer, steps_per_epoch=len(loader), epochs=settings.epochs)
-    if state is not None:
-        phase.module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        if session.accelerator.scaler is not None and "scaler" in state:
-            session.accelerator.scaler.load_state_dict(state["scaler"])
+    training = Training(phase.module, optimizer, schedule, loader, meta_loader, criterion)
+    begun = None if state is None else load_phase(session, phase, training, state)
     module, optimizer = session.accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
         module = torch.compile(module, dynamic=False)  # an epoch has two batch sizes: a graph for each beats one for any
     start_epoch = 0 if state is None else state["epoch"]
-    return Training(module, optimizer, schedule, loader, meta_loader, criterion), start_epoch
+    return training._replace(module=module, optimizer=optimizer), start_epoch, begun
+
+
+def _begin_epoch(session: Session, phase: Phase, training: Training, epoch: int, is_weighted: bool) -> EpochSoFar:
+    """What is done once before the first step of an epoch, and not again when a run goes on inside it."""
+    _refresh(session, phase, epoch)
+    if phase.sample_by_weighting:
+        training.loader.sampling_weights = phase.weighting.weights.clone()  # as they are now: the order is drawn by them
+    if is_weighted and phase.weighting.whole_epochs:
+        phase.weighting.of_epoch(training.loader, epoch)
+    device = session.accelerator.device
+    learning_rate = training.optimizer.param_groups[0]["lr"]
+    return EpochSoFar(epoch, 0, learning_rate, torch.zeros(2, device=device), torch.full((), -1, device=device))
 
 
 def _global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
@@ -230,36 +227,15 @@ def _refresh(session: Session, phase: Phase, epoch: int) -> None:
         session.journal.solve(figures)
 
 
-def _gives_finite_logits(module: nn.Module, inputs: Tensor) -> Tensor:
-    """() bool: whether the updated net still computes; its last step has no loss of its own to show it."""
-    module.eval()
-    with torch.no_grad():
-        return module(inputs[:8]).logits.isfinite().all()
-
-
-def _stop_if_not_finite(bad_step: Tensor, phase: Phase, epoch: int) -> None:
+def _stop_if_not_finite(phase: Phase, batch: Batch, so_far: EpochSoFar) -> None:
+    """Raise NonFiniteError on every process, where any had a loss that is not finite or a net that computes no more."""
+    phase.module.eval()
+    with torch.no_grad():  # the last step has no loss of its own to show that it went well
+        is_finite = phase.module(batch.inputs[:8]).logits.isfinite().all()
+    bad_step = torch.where((so_far.bad_step < 0) & ~is_finite, so_far.num_steps - 1, so_far.bad_step)
     bad = [step for step in torch.stack(distributed.all_gather(bad_step)).tolist() if step >= 0]
     if bad:
         raise NonFiniteError(
-            f"the loss of {phase.stage} is not finite at epoch {epoch + 1}, step {min(bad) + 1}; the checkpoint before it is "
-            "intact; try a smaller learning rate"
+            f"the loss of {phase.stage} is not finite at epoch {so_far.epoch + 1}, step {min(bad) + 1}; the checkpoint before "
+            "it is intact; try a smaller learning rate"
         )
-
-
-def _save(session: Session, phase: Phase, training: Training, epoch: int) -> None:
-    if not distributed.is_main():
-        return
-    state = {
-        "stage": phase.stage,
-        "round": phase.round,
-        "epoch": epoch,
-        "num_lines": session.journal.num_lines,
-        "module": phase.module.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
-        "schedule": training.schedule.state_dict(),
-        "weighting": phase.weighting.state_dict(),
-    }
-    if session.accelerator.scaler is not None:  # fp16
-        state["scaler"] = session.accelerator.scaler.state_dict()
-    name = f"round-{phase.round:03d}-epoch-{epoch:05d}"
-    checkpoints.save_state(session.journal.folder / "checkpoints", name, state, session.config.run.keep_checkpoints)

@@ -33,6 +33,7 @@ from otrw.training.provenance import identity, stage1_as_trained
 from otrw.training.result import make_result
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
+from otrw.training.stop import StopRequest
 from otrw.training.threads import set_threads
 from otrw.training.weighting import Weighting
 
@@ -50,16 +51,20 @@ def run(
     report: Report | None = None,
     console: Console | None = None,
     searched: Mapping[str, object] | None = None,
+    stop: StopRequest | None = None,
 ) -> RunResult:
     """Train stage 1 and every variant of `config.variants` on it; or go on with an interrupted run.
 
     A stage 1 that is given by `stage1.checkpoint` is evaluated for the record only where the variants name it.
     report(line) is called on the main process after every epoch with the line of metrics.jsonl. console: where the main
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
-    then filled from the first epoch on. Raises UserError for bad input, NonFiniteError where training diverges.
+    then filled from the first epoch on. stop: ends the run between two steps when a signal that it listens to comes; a
+    library's caller keeps its signals. Raises UserError for bad input, NonFiniteError where training diverges,
+    UserInterrupt where it was interrupted.
     """
     if any(variant.startswith("cleanlab") for variant in config.variants):
         check_installed()
+    stop = stop or StopRequest()
     threads = set_threads(config.model.name, config.run.threads)
     accelerator = start_accelerator(config.run)
     check_same_settings(config)
@@ -85,7 +90,7 @@ def run(
             variant_settings = replace(variant_config(config, variant), stage1=stage1_settings)
             if variant != "stage1" and stage1_embeddings is None:
                 stage1_embeddings = _embedding_cache(config, data, net, accelerator)
-            session = open_variant(variant_settings, accelerator, data, folder / variant, progress, report, searched)
+            session = open_variant(variant_settings, accelerator, data, folder / variant, progress, stop, report, searched)
             session = session._replace(embeddings=stage1_embeddings)
             done = distributed.on_main(partial(finished_result, folder / variant))
             if done is not None:
@@ -96,7 +101,7 @@ def run(
             try:
                 results[variant] = _train_variant(session, net)
             except KeyboardInterrupt:
-                raise UserInterrupt(folder) from None
+                raise UserInterrupt(folder, signal_number=stop.signal) from None
             finally:
                 session.journal.close()
             distributed.barrier()

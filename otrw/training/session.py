@@ -2,14 +2,17 @@
 
 from typing import NamedTuple
 
+import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
 
 from otrw.config import Config, Stage1Config, Stage2Config
 from otrw.data.datasets import Datasets
-from otrw.data.loader import SampleSet, Transform
+from otrw.data.loader import Loader, SampleSet, Transform
 from otrw.training.embeddings import EmbeddingCache
+from otrw.training.losses import Loss
 from otrw.training.progress import Progress
+from otrw.training.stop import StopRequest
 from otrw.training.tracking import Journal
 from otrw.training.weighting import Weighting
 
@@ -48,6 +51,18 @@ class Phase(NamedTuple):
     """Stage 1: the weights count from this epoch on; None: always."""
 
 
+class Training(NamedTuple):
+    """What a phase trains with."""
+
+    module: nn.Module
+    """As accelerate prepared it, and compiled where asked for."""
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    loader: Loader
+    meta_loader: Loader | None
+    criterion: Loss
+
+
 class Session(NamedTuple):
     """Run-time facts of one variant."""
 
@@ -56,5 +71,6 @@ class Session(NamedTuple):
     data: Datasets
     journal: Journal
     progress: Progress
+    stop: StopRequest
     embeddings: EmbeddingCache | None = None
     """Of the finished stage 1; None while it is being trained."""

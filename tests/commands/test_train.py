@@ -45,7 +45,7 @@ def seeds_trained(monkeypatch, arguments):
     """(seed, name) of each run that a command line asks for."""
     asked = []
 
-    def run(config, console=None):
+    def run(config, console=None, stop=None):
         asked.append((config.run.seed, config.run.name))
         return RunResult(Path("runs") / str(config.run.name), {})
 
@@ -144,7 +144,7 @@ def test_two_processes_train_all_seeds_in_one_group(tmp_path):
 
 
 def test_an_interruption_of_several_seeds_carries_the_whole_command(here, monkeypatch):
-    def run(config, console=None):
+    def run(config, console=None, stop=None):
         if config.run.seed == 1:
             raise KeyboardInterrupt
         return RunResult(Path("runs"), {})
