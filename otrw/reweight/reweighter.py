@@ -255,7 +255,7 @@ class OTReweighter:
         """Everything that later calls depend on."""
         state = {"weights": self.weights, "theta": self.theta}
         if self._reference is not None:
-            state |= {f"reference.{name}": value for name, value in self._reference._asdict().items()}
+            state |= {"reference.embeddings": self._reference.embeddings, "reference.labels": self._reference.labels}
         if self.diagnostics is not None:
             numbers = [float(value) for value in self.diagnostics[:-1]]
             state["diagnostics"] = torch.tensor([*numbers, SOLVERS.index(self.diagnostics.solver)], dtype=torch.float64)
@@ -276,7 +276,8 @@ class OTReweighter:
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
         self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
         if "reference.embeddings" in state:  # absent in states of earlier versions
-            self._reference = Reference(*(state[f"reference.{name}"].to(self.device) for name in Reference._fields))
+            atoms, classes = (state[f"reference.{name}"].to(self.device) for name in ("embeddings", "labels"))
+            self._reference = Reference(atoms, classes, self.num_classes)
         self.diagnostics = None
         if "diagnostics" in state:
             iterations, error, converged, effective, *counts = state["diagnostics"].tolist()
