@@ -47,6 +47,9 @@ STYLES: dict[str, Style] = {
     "ot": Style(ORANGE, "^", "--", (0, (4, 2))),
     "ot_meta": Style(VERMILLION, "P", "||", "-"),
     "ot_labels_meta": Style(GREEN, "X", "++", "-"),
+    "ot_noise_aware": Style(YELLOW, ">", "**", (0, (4, 2))),
+    "ot_noise_aware_meta": Style(BLACK, "d", "//\\\\", (0, (6, 1))),
+    "ot_noise_aware_labels_meta": Style(YELLOW, "*", "O.", "-"),
     "oracle": Style(GREY, "p", "oo", (0, (1, 1))),
     "oracle_meta": Style(GREY, "h", "OO", (0, (6, 1, 1, 1))),
 }

@@ -11,6 +11,7 @@ WeightsName = Literal[
     "semi_relaxed",
     "sgd",
     "network",
+    "noise_aware",
     "oracle",
     "zero",
     "trusted_probe",
@@ -27,7 +28,10 @@ class OTConfig:
 
     weights: WeightsName = "semi_relaxed"
     """semi_relaxed: the closed form, b_n = sum_k a_k softmax_n(-C_kn / epsilon). sgd: one parameter a sample, gradient
-    steps on the OT objective (arXiv 2208.02951). network: the paper's weight net. Controls: none (uniform),
+    steps on the OT objective (arXiv 2208.02951). network: the paper's weight net. noise_aware: for wrong labels, transport
+    onto classes with a transition matrix T of labels, class shares and prototypes estimated with the plan q,
+    q_n(k) = softmax_k(log pi_k - tau/2 |W (x_n - mu_k)|^2 + log T[k, y_n]), weights (N / C) q_n(y_n) / sum over the given
+    class (`otrw.ot.noise_aware` has every formula). Controls: none (uniform),
     class_balanced (effective number of samples, arXiv 1901.05555), oracle (class-balanced, wrong labels dropped), zero
     (none of the training samples). What people use instead, class-balanced over what each leaves: trusted_probe
     (probability of the given label by a probe of the meta images), small_loss and out_of_fold (filters by the net's own
@@ -56,7 +60,14 @@ class OTConfig:
     """A class's prototype: the mean of its meta embeddings, or (released code) the embedding of its mean meta image."""
     label_transport: float = 0.0
     """Share of the transported label (trusted_probe_labels: of the probe's opinion) in a training target, in [0, 1]; the
-    rest is the given label."""
+    rest is the given label. noise_aware: share of the class-balanced plan q_n(k) / sum_m q_m(k) in the mass of sample n with
+    label k; the rest is its weight with the given label."""
+    num_plan_rounds: int = 3
+    """noise_aware: how often T, pi and mu are taken from the plan and the plan from them."""
+    transition_prior: float = 0.2
+    """noise_aware: beta, mass of the pooled symmetric transition matrix in every row of T, in mean class sizes N / C."""
+    prototype_cap: float = 1.0
+    """noise_aware: most plan mass that a prototype may take, in units of the class's trusted samples; 0 keeps their means."""
     dropped_share: float | None = None
     """small_loss: share of each class to drop, in [0, 1); null takes data.label_noise_rate, which only a made problem tells."""
     strategy: Literal["auto", "sharded", "gathered"] = "auto"
@@ -98,6 +109,9 @@ class OTConfig:
             f"be 'marginal' with ot.solver={self.solver}",
             "the released code's rule is one of ot.solver=sinkhorn",
         )
+        check(self.num_plan_rounds >= 1, "ot.num_plan_rounds", self.num_plan_rounds, "be >= 1")
+        check(self.transition_prior > 0, "ot.transition_prior", self.transition_prior, "be > 0", "try 0.2")
+        check(self.prototype_cap >= 0, "ot.prototype_cap", self.prototype_cap, "be >= 0", "try 1")
         check(self.num_steps >= 1, "ot.num_steps", self.num_steps, "be >= 1")
         check(self.learning_rate > 0, "ot.learning_rate", self.learning_rate, "be > 0")
         check(self.weight_decay >= 0, "ot.weight_decay", self.weight_decay, "be >= 0")
@@ -119,9 +133,16 @@ class OTConfig:
                 "use ot.scope=dataset",
             )
         check(
-            self.scope == "dataset" or self.weights != "network",
+            self.scope == "dataset" or self.weights not in ("network", "noise_aware"),
             "ot.weights",
             self.weights,
-            "not be 'network' with ot.scope=batch",
+            f"not be {self.weights!r} with ot.scope=batch",
             "use ot.scope=dataset",
+        )
+        check(
+            self.weights != "noise_aware" or self.reference == "samples",
+            "ot.reference",
+            self.reference,
+            "be 'samples' with ot.weights=noise_aware",
+            "the spread of the trusted samples is what it measures distances by",
         )

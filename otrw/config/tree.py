@@ -37,6 +37,9 @@ Variant = Literal[
     "ot",
     "ot_meta",
     "ot_labels_meta",
+    "ot_noise_aware",
+    "ot_noise_aware_meta",
+    "ot_noise_aware_labels_meta",
     "oracle",
     "oracle_meta",
 ]
@@ -61,7 +64,8 @@ class Config:
     variants: tuple[Variant, ...] = ("ot_meta",)
     """Which stage 2 to train, one after the other on the same stage 1: the setting itself (ot_meta) and its controls.
     stage1: none. cross_entropy, class_balanced, ot, oracle: which weights; _meta: with the meta images in the loss, all
-    other variants without. ot_labels: with transported labels too. meta_only: the meta images alone. The others are what
+    other variants without. ot_labels: with transported labels too. ot_noise_aware: the
+    same settings with ot.weights=noise_aware. meta_only: the meta images alone. The others are what
     people use instead; `otrw.training.competitors` and `otrw.training.losses` say how each works."""
 
     def __post_init__(self) -> None:
@@ -77,10 +81,10 @@ class Config:
                 f"be > 0 for variant {variant}",
             )
             check(
-                not variant.startswith("ot") or self.ot.weights in ("semi_relaxed", "sgd", "network"),
+                not variant.startswith("ot") or self.ot.weights in ("semi_relaxed", "sgd", "network", "noise_aware"),
                 "ot.weights",
                 self.ot.weights,
-                f"be semi_relaxed, sgd or network for variant {variant}",
+                f"be semi_relaxed, sgd, network or noise_aware for variant {variant}",
                 "the others are controls, to be had as variants of their own",
             )
             check(

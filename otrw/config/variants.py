@@ -28,6 +28,9 @@ TITLES: dict[str, str] = {
     "ot": "OT weights",
     "ot_meta": "OT weights + meta images",
     "ot_labels_meta": "OT weights, OT labels + meta",
+    "ot_noise_aware": "noise-aware OT weights",
+    "ot_noise_aware_meta": "noise-aware OT weights + meta images",
+    "ot_noise_aware_labels_meta": "noise-aware OT weights, OT labels + meta",
     "oracle": "oracle: wrong labels dropped",
     "oracle_meta": "oracle + meta images",
 }
@@ -46,9 +49,11 @@ WEIGHTS_OF_KIND: dict[str, WeightsName] = {
     "cleanlab": "cleanlab",
     "early_learning": "class_balanced",
     "meta_weight_net": "meta_weight_net",
+    "ot_noise_aware": "noise_aware",
+    "ot_noise_aware_labels": "noise_aware",
     "oracle": "oracle",
 }
-"""ot.weights of each kind of variant; those with OT keep what is configured."""
+"""ot.weights of each kind of variant; the others with OT keep what is configured."""
 LOSS_OF_KIND: dict[str, LossName] = {
     "balanced_softmax": "balanced_softmax",
     "gold_correction": "gold_correction",
@@ -66,6 +71,8 @@ def variant_config(config: Config, variant: Variant) -> Config:
     ot, stage2 = config.ot, config.stage2
     kind = variant.removesuffix("_meta")
     if kind in WEIGHTS_OF_KIND:
+        if WEIGHTS_OF_KIND[kind] == "noise_aware":
+            ot = replace(ot, scope="dataset", reference="samples")  # nothing else makes sense to it
         ot = replace(ot, weights=WEIGHTS_OF_KIND[kind])
     if kind in LOSS_OF_KIND:
         stage2 = replace(stage2, loss=replace(stage2.loss, name=LOSS_OF_KIND[kind]))

@@ -148,6 +148,25 @@ def noise_aware_weights(plan: NoiseAwarePlan, labels: Tensor, *, logsumexp_sampl
     return mass.to(own.dtype) * (own - log_sum[labels]).exp()
 
 
+def label_mass(plan: NoiseAwarePlan, labels: Tensor, share: float, *, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
+    """(n, C) mass of sample n with label k in the training loss, every class weighing N / C: given and transported labels.
+
+    (1 - share) w_n 1[k = y_n] + share (N / C) q_n(k) / sum_m q_m(k), w_n the weights of `noise_aware_weights`. The loss of a
+    target distribution is linear in it, so training with weights sum_k mass and targets mass / sum_k mass is training with
+    this mass. Share 0 keeps the given labels; share 1 is transport of the samples onto the balanced classes, each sample
+    counting under every label by how probable that is. C counts the classes that have samples.
+    """
+    num_classes = len(plan.given_sizes)
+    weights = noise_aware_weights(plan, labels, logsumexp_samples=logsumexp_samples)
+    mass = (1 - share) * weights[:, None] * F.one_hot(labels, num_classes).to(weights.dtype)
+    if share == 0:
+        return mass
+    is_given = plan.given_sizes > 0
+    of_class = plan.given_sizes.sum() / is_given.sum() * is_given
+    log_sum = logsumexp_samples(plan.log_posterior.T.contiguous())  # (C,)
+    return mass + share * of_class.to(mass.dtype) * (plan.log_posterior - log_sum).exp()
+
+
 def _log_plan(x: Tensor, labels: Tensor, prototypes: Tensor, share: Tensor, transition: Tensor, metric: Metric) -> Tensor:
     """(n, C) log softmax_k(log pi_k - C_kn)."""
     log_prior = (_log(share)[:, None] + _log(transition)).to(x.dtype)  # (C, C): class, given label

@@ -33,7 +33,16 @@ _Value = Callable[[str], object]
 
 
 def _transports(value: _Value) -> bool:
-    return not _is_stage1(value) and value("ot.weights") in ("semi_relaxed", "sgd", "network")
+    return not _is_stage1(value) and value("ot.weights") in ("semi_relaxed", "sgd", "network", "noise_aware")
+
+
+def _is_noise_aware(value: _Value) -> bool:
+    return _transports(value) and value("ot.weights") == "noise_aware"
+
+
+def _has_atoms(value: _Value) -> bool:
+    """Transport from reference atoms, at a cost that epsilon and mixing shape."""
+    return _transports(value) and not _is_noise_aware(value)
 
 
 def _is_stage1(value: _Value) -> bool:
@@ -59,11 +68,11 @@ def _unrolls(value: _Value) -> bool:
 def _uses_solver(value: _Value) -> bool:
     """Whether the choice of a solver is looked at: not by unrolled steps, nor by the closed form of a batch."""
     in_batch = value("ot.scope") == "batch" and value("ot.weights") == "semi_relaxed"
-    return _transports(value) and not _unrolls(value) and not in_batch
+    return _has_atoms(value) and not _unrolls(value) and not in_batch
 
 
 def _uses_label_cost(value: _Value) -> bool:
-    return _transports(value) and value("ot.mixing") != 1
+    return _has_atoms(value) and value("ot.mixing") != 1
 
 
 def _uses_beta(value: _Value) -> bool:
@@ -75,7 +84,7 @@ def _uses_beta(value: _Value) -> bool:
 def _uses_embeddings(value: _Value) -> bool:
     """Training of the head alone; and the mean images of prototypes, which are embedded in train mode with "forward"."""
     mean_images = value("ot.reference") == "prototypes" and value("ot.prototype") == "mean_image"
-    return value("stage2.trainable") == "classifier" or (_transports(value) and mean_images)
+    return value("stage2.trainable") == "classifier" or (_has_atoms(value) and mean_images)
 
 
 USED_IF: dict[str, Callable[[_Value], bool]] = {
@@ -90,16 +99,19 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "stage1.optimizer.milestones": lambda value: value("stage1.optimizer.schedule") == "step",
     "stage1.optimizer.decay_factor": lambda value: value("stage1.optimizer.schedule") == "step",
     "ot.weights": lambda value: not _is_stage1(value),
-    "ot.scope": _transports,
+    "ot.scope": _has_atoms,
     "ot.solver": _uses_solver,
-    "ot.epsilon": _transports,
-    "ot.mixing": _transports,
+    "ot.epsilon": _has_atoms,
+    "ot.mixing": _has_atoms,
     "ot.label_cost": _uses_label_cost,
     "ot.label_softening": _uses_label_cost,
-    "ot.reference": _transports,
-    "ot.prototype": lambda value: _transports(value) and value("ot.reference") == "prototypes",
+    "ot.reference": _has_atoms,
+    "ot.prototype": lambda value: _has_atoms(value) and value("ot.reference") == "prototypes",
     "ot.label_transport": lambda value: _transports(value) or _weights(value) == "trusted_probe",
     "ot.dropped_share": lambda value: _weights(value) == "small_loss",
+    "ot.num_plan_rounds": _is_noise_aware,
+    "ot.transition_prior": _is_noise_aware,
+    "ot.prototype_cap": _is_noise_aware,
     "ot.max_iterations": _iterates,
     "ot.tolerance": _iterates,
     "ot.stopping": lambda value: _iterates(value) and (_unrolls(value) or value("ot.solver") != "pot"),

@@ -3,6 +3,10 @@
 A run is a folder with one sub-folder a variant (see `otrw.config.Variant`); a variant's folder holds config.yaml (reloadable),
 environment.json, metrics.jsonl (one line an epoch), result.json (there when the variant is done), weights.parquet and
 predictions.parquet (one line a sample). Files appear by write-to-temporary and rename.
+
+weights.parquet has a line for each training sample: index (in the source), given_label, true_label, weight; and where the
+transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests, and
+wrong_label_score, how likely the given label is wrong, in [0, 1]. Records from before a column existed lack it.
 """
 
 import importlib.metadata

@@ -13,11 +13,12 @@ from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError, check
 from otrw.ot.cost import label_vectors
+from otrw.ot.noise_aware import label_mass, noise_aware_plan
 from otrw.ot.semi_relaxed import semi_relaxed
-from otrw.ot.sinkhorn import SOLVERS, sample_mass, transported_labels
+from otrw.ot.sinkhorn import SOLVERS, SinkhornResult, sample_mass, transported_labels
 from otrw.ot.weights import WeightNet
 from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
-from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, make_cost
+from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost
 from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
 from otrw.seeds import seed_for
 
@@ -88,10 +89,10 @@ class OTReweighter:
             raise ValueError(f"give either a config or keywords, got both: {sorted(settings)}")
         self.config = config or OTConfig(**settings)  # type: ignore[arg-type]
         check(
-            self.config.weights in ("semi_relaxed", "sgd", "network"),
+            self.config.weights in ("semi_relaxed", "sgd", "network", "noise_aware"),
             "ot.weights",
             self.config.weights,
-            "be semi_relaxed, sgd or network",
+            "be semi_relaxed, sgd, network or noise_aware",
             "the others are controls that need no transport",
         )
         check(num_samples >= 1, "num_samples", num_samples, "be >= 1")
@@ -107,7 +108,13 @@ class OTReweighter:
         self.theta = self.weights.clone() if self.config.parametrization == "weights" else self.weights.log()
         """(N,) parameters of "sgd", replicated."""
         self.label_targets: Tensor | None = None
-        """(N, C) transported labels of the last fit, replicated; None without label_transport."""
+        """(N, C) transported labels of the last fit, what the plan says each sample's class is; replicated. None without
+        label_transport, except for "noise_aware"."""
+        self.transition: Tensor | None = None
+        """(C, C) T of "noise_aware": row k says which labels samples of class k are given; replicated, float64."""
+        self.class_share: Tensor | None = None
+        """(C,) pi of "noise_aware": what share of the samples is of each class; replicated, float64."""
+        self._targets: Tensor | None = None  # (N, C) of "noise_aware" with label_transport, which changes their mass too
         self.net: WeightNet | None = None
         """Weight net of "network", replicated."""
         self.diagnostics: Diagnostics | None = None
@@ -168,6 +175,9 @@ class OTReweighter:
         local_embeddings, local_labels, local_predictions = rows
         assert local_embeddings is not None
         assert local_labels is not None
+        if config.weights == "noise_aware":
+            self._fit_noise_aware(local_embeddings, local_labels, index, axis)
+            return self.weights.clone()
         cost = make_cost(config, self._atoms(), local_embeddings, local_labels, local_predictions)
         problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples, index)
         theta, solution = self._solve(problem, local_embeddings, self.theta[index])
@@ -247,9 +257,28 @@ class OTReweighter:
 
     def targets(self, labels: Tensor) -> Tensor:
         """Training targets of all samples: given labels (N,), or with label_transport their blend with the plan's (N, C)."""
-        if self.label_targets is None:
+        if self._targets is not None:
+            return self._targets.clone()
+        if self.label_targets is None or self.config.label_transport == 0:
             return labels
         return torch.lerp(label_vectors(labels, self.num_classes), self.label_targets, self.config.label_transport)
+
+    @property
+    def noise_rate(self) -> float | None:
+        """Share of wrong labels that "noise_aware" estimated, sum_k pi_k (1 - T[k, k]); None for the others."""
+        if self.transition is None or self.class_share is None:
+            return None
+        return float(1 - self.class_share @ self.transition.diagonal())
+
+    def wrong_label_scores(self, labels: Tensor) -> Tensor | None:
+        """(N,) how likely each given label is wrong, in [0, 1]: 1 - the plan's share of it; None without a plan of labels.
+
+        Of "noise_aware" it is the estimated probability. Of the others it depends on epsilon and mixing: it ranks.
+        """
+        if self.label_targets is None:
+            return None
+        labels = labels.to(self.device)
+        return 1 - self.label_targets.gather(1, labels[:, None]).squeeze(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that later calls depend on."""
@@ -259,8 +288,13 @@ class OTReweighter:
         if self.diagnostics is not None:
             numbers = [float(value) for value in self.diagnostics[:-1]]
             state["diagnostics"] = torch.tensor([*numbers, SOLVERS.index(self.diagnostics.solver)], dtype=torch.float64)
-        if self.label_targets is not None:
-            state["label_targets"] = self.label_targets
+        tables = {
+            "label_targets": self.label_targets,
+            "targets": self._targets,
+            "transition": self.transition,
+            "class_share": self.class_share,
+        }
+        state |= {name: table for name, table in tables.items() if table is not None}
         if self.net is not None:
             state |= {f"net.{name}": value for name, value in self.net.state_dict().items()}
         return state
@@ -274,7 +308,10 @@ class OTReweighter:
             f"be {self.num_samples}",
         )
         self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
-        self.label_targets = state["label_targets"].to(self.device).clone() if "label_targets" in state else None
+        self.label_targets, self._targets, self.transition, self.class_share = (
+            state[key].to(self.device).clone() if key in state else None
+            for key in ("label_targets", "targets", "transition", "class_share")
+        )
         if "reference.embeddings" in state:  # absent in states of earlier versions
             atoms, classes = (state[f"reference.{name}"].to(self.device) for name in ("embeddings", "labels"))
             self._reference = Reference(atoms, classes, self.num_classes)
@@ -320,6 +357,36 @@ class OTReweighter:
         index = torch.as_tensor(index).to(self.device)
         check_index(index, len(embeddings), self.num_samples)
         return rows, index
+
+    def _fit_noise_aware(self, embeddings: Tensor, labels: Tensor, index: Tensor, axis: SampleAxis) -> None:
+        config, atoms = self.config, self._atoms()
+        plan = noise_aware_plan(
+            embeddings,
+            labels,
+            atoms.embeddings,
+            atoms.labels,
+            self.num_classes,
+            num_rounds=config.num_plan_rounds,
+            transition_prior=config.transition_prior,
+            prototype_cap=config.prototype_cap,
+            sum_samples=axis.sum,
+        )
+        mass = label_mass(plan, labels, config.label_transport, logsumexp_samples=axis.logsumexp)
+        weights = mass.sum(1)
+        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
+        self.weights = table(index, weights, self.num_samples)
+        self.label_targets = table(index, plan.log_posterior.exp(), self.num_samples)
+        self._targets = None
+        if config.label_transport > 0:  # a sample without mass keeps its given label: it has no say
+            given = label_vectors(labels, self.num_classes)
+            shares = torch.where(weights[:, None] > 0, mass / weights[:, None], given)
+            self._targets = table(index, shares, self.num_samples)
+        self.transition, self.class_share = plan.transition, plan.class_share
+        error = torch.tensor(plan.change, device=self.device)
+        potentials = SinkhornResult(
+            plan.class_share.log(), torch.zeros_like(weights), error, config.num_plan_rounds, True, "closed_form"
+        )
+        self._diagnose(Solution(weights / self.num_samples, potentials, 0, 0.0))
 
     def _solve(self, problem: Problem, embeddings: Tensor, theta: Tensor) -> tuple[Tensor, Solution]:
         match self.config.weights:

@@ -54,7 +54,8 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         validation = data.validation.with_inputs(embeddings_validation)
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
-        result["weights"] = weighting.describe() | weighting.movement() | {"class_mass": _class_mass(weighting.weights, data)}
+        class_mass = _class_mass(weighting.weights, data)
+        result["weights"] = weighting.describe() | weighting.movement() | weighting.estimates() | {"class_mass": class_mass}
     _show_training_samples(session, net, weighting)
     if distributed.is_main():
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
@@ -87,6 +88,9 @@ def _write_record(
         suggested = weighting.suggested_labels()
         if suggested is not None:  # the plan's own: in the blended target the given label nearly always leads
             columns["target_label"] = suggested
+        scores = weighting.wrong_label_scores()
+        if scores is not None:
+            columns["wrong_label_score"] = scores.float()
         ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
     facts = net_facts(config, data, session.accelerator.mixed_precision)
     checkpoints.save_model(folder / "model.safetensors", net, facts)

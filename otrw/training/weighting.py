@@ -116,6 +116,9 @@ class Weighting:
             local.embeddings, self.data.train.labels[local.index], local.index, local.probabilities
         )
         self.targets = self.reweighter.targets(self.data.train.labels)
+        if self.config.ot.weights == "noise_aware":
+            scores = self.wrong_label_scores()
+            self.quality = None if scores is None else -scores
         return self.describe()
 
     def of_batch(self, batch: Batch, net: nn.Module, meta: Batch | None = None) -> Tensor:
@@ -197,7 +200,16 @@ class Weighting:
         if bool(wrong.any()) and squares:
             figures["wrong_label_mass"] = float(weights[wrong].sum() / weights.sum())
             figures |= wrong_label_figures(self.weights, self.quality, train.labels, wrong, self.data.true_sizes)
+        if self.reweighter is not None and self.reweighter.noise_rate is not None:
+            figures["estimated_noise_rate"] = self.reweighter.noise_rate
         return figures
+
+    def estimates(self) -> dict:
+        """What "noise_aware" estimated of each class: its share of the samples, and how much of it is rightly labelled."""
+        if self.reweighter is None or self.reweighter.transition is None or self.reweighter.class_share is None:
+            return {}
+        shares, right = self.reweighter.class_share, self.reweighter.transition.diagonal()
+        return {"estimated_class_share": shares.tolist(), "estimated_right_share": right.tolist()}
 
     def suggested_labels(self) -> Tensor | None:
         """(N,) labels that the plan, or a competitor, holds most probable; None where targets are the given labels."""
@@ -206,6 +218,10 @@ class Weighting:
         if self.reweighter is None or self.reweighter.label_targets is None:
             return None
         return self.reweighter.label_targets.argmax(1)
+
+    def wrong_label_scores(self) -> Tensor | None:
+        """(N,) how likely each given label is wrong by the transport plan; None where no labels are transported."""
+        return None if self.reweighter is None else self.reweighter.wrong_label_scores(self.data.train.labels)
 
     def movement(self) -> dict:
         """How far "sgd" moved the weights from where it started: of samples, and the mean weight of each class."""

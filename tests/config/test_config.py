@@ -223,7 +223,7 @@ def test_a_value_that_is_not_a_number_is_refused(tmp_path):
         (["--variants", "[ot, ot]"], "variants must name each variant once, got ['ot', 'ot']"),
         (
             ["--variants", "[ot]", "--ot.weights", "class_balanced"],
-            "ot.weights must be semi_relaxed, sgd or network for variant ot",
+            "ot.weights must be semi_relaxed, sgd, network or noise_aware for variant ot",
         ),
         (
             ["--variants", "[ot_meta]", "--stage2.meta_loss_factor", "0"],

@@ -64,6 +64,14 @@ def test_each_kind_of_row_has_its_weights(config, kind, weights):
         assert variant_config(config, variant).ot.weights == weights
 
 
+@pytest.mark.parametrize("variant", ["ot_noise_aware", "ot_noise_aware_meta"])
+def test_noise_aware_rows_take_their_weights_from_any_setting(config, variant):
+    released = {"weights": "sgd", "scope": "batch", "reference": "prototypes", "label_softening": 0.0, "label_transport": 0.0}
+    for ot in (config.ot, replace(config.ot, **released)):
+        made = variant_config(replace(config, ot=ot, variants=("ot",)), variant).ot
+        assert (made.weights, made.scope, made.reference) == ("noise_aware", "dataset", "samples")
+
+
 @pytest.mark.parametrize("weights", ["sgd", "network"])
 def test_ot_rows_keep_the_way_of_learning_weights_that_is_configured(config, weights):
     changed = replace(config, ot=replace(config.ot, weights=weights))

@@ -89,6 +89,9 @@ def of(variant, **values):
     [
         ("ot", {"stage2__meta_batch_size": 7}, {}),
         ("ot", {"stage2__meta_forward": "separate"}, {}),
+        ("ot", {"ot__transition_prior": 7.0, "ot__num_plan_rounds": 7, "ot__prototype_cap": 7.0}, {}),
+        ("ot_noise_aware_meta", {"ot__epsilon": 7.0, "ot__mixing": 0.3, "ot__label_softening": 0.3}, {}),
+        ("ot_noise_aware_meta", {"ot__label_cost": "mean_squared", "ot__solver": "pot", "ot__prototype": "mean_image"}, {}),
         ("ot", {"ot__hidden_size": 7}, {"ot__weights": "sgd"}),
         ("ot", {"ot__num_steps": 7}, {"ot__weights": "sgd", "ot__scope": "batch"}),
         ("ot", {"ot__prototype": "mean_image"}, {}),
@@ -120,6 +123,11 @@ def test_what_a_variant_does_not_use_does_not_split_it(variant, changed, given):
         ("stage1", {"ot__class_balanced_beta": 0.9}, {"stage1__class_balanced_from_epoch": 3}),
         ("ot", {"stage2__embeddings": "forward"}, {"ot__reference": "prototypes", "ot__prototype": "mean_image"}),
         ("ot", {"ot__label_softening": 0.25}, {}),
+        ("ot_noise_aware", {"ot__transition_prior": 7.0}, {}),
+        ("ot_noise_aware", {"ot__num_plan_rounds": 7}, {}),
+        ("ot_noise_aware", {"ot__prototype_cap": 7.0}, {}),
+        ("ot_noise_aware_labels_meta", {"ot__label_transport": 0.7}, {}),
+        ("ot_noise_aware", {"stage2__refresh_every_epochs": 7}, {}),
     ],
 )
 def test_what_a_variant_uses_does(variant, changed, given):

@@ -8,6 +8,7 @@ import torch
 from otrw.config import OTConfig
 from otrw.errors import UserError
 from otrw.ot.cost import combined_cost, cosine_cost, label_cost, label_vectors
+from otrw.ot.noise_aware import noise_aware_plan, noise_aware_weights, wrong_label_scores
 from otrw.ot.semi_relaxed import semi_relaxed, semi_relaxed_weights
 from otrw.ot.sinkhorn import transport_plan
 from otrw.ot.solve import Solver
@@ -22,6 +23,7 @@ SETTINGS = {
     "unrolled": {"weights": "sgd", "gradient": "unrolled", "num_steps": 3, "max_iterations": 20, "epsilon": 0.3},
     "raw": {"weights": "sgd", "parametrization": "weights", "num_steps": 3, "learning_rate": 0.3, "epsilon": 0.3},
     "network": {"weights": "network", "num_steps": 5, "learning_rate": 0.3, "epsilon": 0.3, "hidden_size": 6},
+    "noise_aware": {"weights": "noise_aware", "label_transport": 0.5},
 }
 
 
@@ -226,6 +228,38 @@ def test_targets_blend_the_given_label_with_the_barycentric_projection_of_the_pl
     targets = reweighter.targets(labels)
     torch.testing.assert_close(targets, 0.75 * one_hot + 0.25 * transported)
     torch.testing.assert_close(targets.sum(1), torch.ones(NUM_SAMPLES))
+
+
+def test_a_noise_aware_fit_trains_on_the_mass_of_given_and_transported_labels():
+    """Weights times targets is the mass of sample n with label k: half with the given label, half by the balanced plan."""
+    reference, reference_labels, embeddings, labels = problem()
+    reweighter = make(weights="noise_aware", label_transport=0.5)
+    weights = reweighter.fit(embeddings, labels)
+    plan = noise_aware_plan(embeddings, labels, reference, reference_labels, NUM_CLASSES)
+    q = plan.log_posterior.exp()
+    by_plan = NUM_SAMPLES / NUM_CLASSES * q / q.sum(0)
+    by_label = noise_aware_weights(plan, labels)[:, None] * torch.eye(NUM_CLASSES)[labels]
+    torch.testing.assert_close(weights[:, None] * reweighter.targets(labels), (by_plan + by_label) / 2)
+    torch.testing.assert_close((weights[:, None] * reweighter.targets(labels)).sum(0), torch.full((3,), NUM_SAMPLES / 3))
+    torch.testing.assert_close(reweighter.label_targets, q)
+    torch.testing.assert_close(reweighter.wrong_label_scores(labels), wrong_label_scores(plan, labels), atol=1e-6, rtol=0)
+    assert reweighter.noise_rate == pytest.approx(float((plan.class_share * (1 - plan.transition.diagonal())).sum()))
+
+
+def test_without_label_transport_noise_aware_targets_are_the_given_labels():
+    _, _, embeddings, labels = problem()
+    reweighter = make(weights="noise_aware")
+    weights = reweighter.fit(embeddings, labels)
+    assert torch.equal(reweighter.targets(labels), labels)
+    mass = torch.zeros(NUM_CLASSES).index_add_(0, labels, weights)
+    torch.testing.assert_close(mass, torch.full((NUM_CLASSES,), NUM_SAMPLES / NUM_CLASSES))
+    assert make().wrong_label_scores(labels) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("scope", "batch"), ("reference", "prototypes")])
+def test_noise_aware_weights_need_all_samples_and_all_trusted_ones(key, value):
+    with pytest.raises(UserError, match="noise_aware"):
+        make(weights="noise_aware", **{key: value})
 
 
 def test_softened_labels_enter_the_cost():
