@@ -20,6 +20,13 @@ class AugmentConfig:
     """What the added pixels hold."""
     horizontal_flip: bool = True
     """Mirror each image with probability one half."""
+    policy: Literal["none", "randaugment", "autoaugment", "trivialaugment"] = "none"
+    """Further changes of shape and colour, drawn for each image, between flip and cutout. randaugment: arXiv 1909.13719.
+    autoaugment: the policy found for CIFAR-10, arXiv 1805.09501. trivialaugment: arXiv 2103.10158."""
+    num_operations: int = 2
+    """randaugment: operations one after the other."""
+    magnitude: int = 9
+    """randaugment: strength of each operation, from 0 to 30."""
     cutout_size: int = 0
     """Side of a square set to the mean colour at a random place, in pixels; 0 turns it off (arXiv 1708.04552)."""
 
@@ -29,6 +36,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check(self.crop_padding >= 0, "data.augment.crop_padding", self.crop_padding, "be >= 0")
+        check(self.num_operations >= 1, "data.augment.num_operations", self.num_operations, "be >= 1")
+        check(0 <= self.magnitude <= 30, "data.augment.magnitude", self.magnitude, "be in [0, 30]")
         check(self.cutout_size >= 0, "data.augment.cutout_size", self.cutout_size, "be >= 0")
 
 

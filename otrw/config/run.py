@@ -26,6 +26,9 @@ class RunConfig:
     """Threads of each process; null takes OMP_NUM_THREADS where it was set, else 1 for net small and a share of the cores."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Autocast of the net: auto is bf16 on a GPU that has it, else float32. Weights are always solved in float32."""
+    accumulation_steps: int = 1
+    """Parts that a process computes its share of a batch in, one after the other, where memory is short: gradients are added
+    up before the step, which is that of the whole batch (but BatchNorm normalises each part by itself)."""
     compile: bool = False
     """torch.compile the net. Worth it on a GPU; measure on a CPU."""
     evaluate_every_epochs: int = 1
@@ -45,7 +48,7 @@ class RunConfig:
         check(self.seed >= 0, "run.seed", self.seed, "be >= 0")
         is_plain = self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & {"/", "\\"})
         check(is_plain, "run.name", self.name, "be a plain folder name", "run.directory says where it goes")
-        for key in ("evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
+        for key in ("accumulation_steps", "evaluate_every_epochs", "checkpoint_every_epochs", "keep_checkpoints"):
             check(getattr(self, key) >= 1, f"run.{key}", getattr(self, key), "be >= 1")
         every = self.checkpoint_every_steps
         check(every is None or every >= 1, "run.checkpoint_every_steps", every, "be >= 1 or null")

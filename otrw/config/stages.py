@@ -24,6 +24,9 @@ class Stage1Config:
     """class_balanced draws every class equally often, with replacement."""
     mixup_alpha: float = 0.0
     """Beta(alpha, alpha) mixing of pairs of samples (arXiv 1710.09412); 0 turns it off."""
+    cutmix_alpha: float = 0.0
+    """A square of a second sample's image is pasted in, of a share of the area drawn from Beta(alpha, alpha), and labels are
+    mixed by area (arXiv 1905.04899); 0 turns it off. With mixup too, each step takes one of both at random."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser and schedule."""
     checkpoint: str | None = None
@@ -35,6 +38,7 @@ class Stage1Config:
         check(self.epochs >= 1, "stage1.epochs", self.epochs, "be >= 1")
         check(self.batch_size >= 1, "stage1.batch_size", self.batch_size, "be >= 1")
         check(self.mixup_alpha >= 0, "stage1.mixup_alpha", self.mixup_alpha, "be >= 0")
+        check(self.cutmix_alpha >= 0, "stage1.cutmix_alpha", self.cutmix_alpha, "be >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ class Stage2Config:
     """joint: one forward pass over training and meta images. separate: one each (released code)."""
     mixup_alpha: float = 0.0
     """As in stage 1; meta images are never mixed."""
+    cutmix_alpha: float = 0.0
+    """As in stage 1; for images only, so not on cached embeddings."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimiser and schedule."""
 
@@ -92,3 +98,19 @@ class Stage2Config:
             "be >= 1 or null",
         )
         check(self.mixup_alpha >= 0, "stage2.mixup_alpha", self.mixup_alpha, "be >= 0")
+        check(self.cutmix_alpha >= 0, "stage2.cutmix_alpha", self.cutmix_alpha, "be >= 0")
+        check(
+            self.optimizer.sam_radius == 0 or self.loss.name != "early_learning",
+            "stage2.optimizer.sam_radius",
+            self.optimizer.sam_radius,
+            "be 0 with stage2.loss.name=early_learning",
+            "its means move once a forward pass",
+        )
+        on_embeddings = self.trainable == "classifier" and self.embeddings == "cached"
+        check(
+            self.cutmix_alpha == 0 or not on_embeddings,
+            "stage2.cutmix_alpha",
+            self.cutmix_alpha,
+            "be 0 on cached embeddings, which have no area",
+            "set stage2.embeddings to forward, or take stage2.mixup_alpha",
+        )

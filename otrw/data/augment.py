@@ -1,4 +1,4 @@
-"""Batched random crops, flips and cutout on the device, each sample with draws of its own.
+"""Batched random crops, flips, policies and cutout on the device, each sample with draws of its own.
 
 The draws are a hash of (key, sample index): they do not depend on the process or on the order of the batch.
 """
@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_GAMMA, _MIX_1, _MIX_2 = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+from otrw.data.draws import uniform_draws
+from otrw.data.policies import Policy, policy_applied
+
 NUM_DRAWS = 5  # crop row, crop column, flip, cutout row, cutout column
 
 
@@ -19,26 +21,14 @@ class Augmentation(NamedTuple):
     padding_mode: str = "reflect"
     horizontal_flip: bool = False
     cutout_size: int = 0
-
-
-def uniform_draws(key: int, index: Tensor, num_draws: int) -> Tensor:
-    """Uniform numbers in [0, 1), (n, num_draws), a pure function of the key and each index.
-
-    SplitMix64 (Steele et al., OOPSLA 2014) of the counter index * num_draws + draw.
-    """
-    key = key if key < 1 << 63 else key - (1 << 64)
-    counter = index[:, None] * num_draws + torch.arange(1, num_draws + 1, device=index.device)
-    x = counter * _GAMMA + key
-    x = (x ^ _shift_right(x, 30)) * _MIX_1
-    x = (x ^ _shift_right(x, 27)) * _MIX_2
-    x = x ^ _shift_right(x, 31)
-    return _shift_right(x, 40).float() / (1 << 24)
+    policy: Policy = Policy()
 
 
 def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentation) -> Tensor:
     """Rows `index` (n,) of uint8 images (N, height, width, channels) -> (n, height, width, channels) float in [0, 255].
 
-    Crop and flip are one gather. Pixels of zero padding are 0; those of a cutout square are NaN, to be set to the mean.
+    Crop and flip are one gather; the policy comes after it, then cutout. Pixels of zero padding are 0; those of a cutout
+    square are NaN, to be set to the mean.
     """
     height, width = images.shape[1:3]
     draws = uniform_draws(key, index, NUM_DRAWS)
@@ -49,18 +39,17 @@ def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentatio
         x = torch.where(draws[:, 2:3] < 0.5, x.flip(1), x)
     outside = (_outside(y, height)[:, :, None] | _outside(x, width)[:, None, :])[..., None]
     y, x = _reflect(y, height), _reflect(x, width)
-    result = images[index[:, None, None], y[:, :, None], x[:, None, :]].float()
+    result = images[index[:, None, None], y[:, :, None], x[:, None, :]]
     if augmentation.crop_padding and augmentation.padding_mode == "zero":
         result = result.masked_fill(outside, 0)
+    if augmentation.policy.name != "none":
+        result = policy_applied(result.permute(0, 3, 1, 2), index, key, augmentation.policy).permute(0, 2, 3, 1)
+    result = result.float()
     if augmentation.cutout_size:
         inside_y = _square(draws[:, 3], height, augmentation.cutout_size)
         inside_x = _square(draws[:, 4], width, augmentation.cutout_size)
         result = result.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[..., None], torch.nan)
     return result
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical: torch's shift of int64 keeps the sign
 
 
 def _offsets(draw: Tensor, span: int, padding: int, size: int) -> Tensor:

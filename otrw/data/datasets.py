@@ -12,6 +12,7 @@ from otrw.data.duplicates import Copies, num_copies
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
 from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
+from otrw.data.policies import Policy
 from otrw.data.raw import RawData
 from otrw.data.sources import load_source
 from otrw.data.view import ImageTransform, normalisation, view_of
@@ -120,7 +121,13 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         mean=mean.to(device),
         std=std.to(device),
         split_hash=split.hash,
-        augmentation=Augmentation(augment.crop_padding, augment.padding_mode, augment.horizontal_flip, augment.cutout_size),
+        augmentation=Augmentation(
+            augment.crop_padding,
+            augment.padding_mode,
+            augment.horizontal_flip,
+            augment.cutout_size,
+            Policy(augment.policy, augment.num_operations, augment.magnitude),
+        ),
         copies=copies,
         view=view,
     )

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from otrw.data.mixing import drawn_mix, mixed
 from otrw.errors import check
 from otrw.seeds import generator_for, seed_for
 
@@ -75,6 +75,7 @@ class Loader:
         shuffle: bool = True,
         sampling_weights: Tensor | None = None,
         mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
     ) -> None:
         check(len(samples) >= world_size, "number of processes", world_size, f"be at most the {len(samples)} samples")
         self.samples = samples
@@ -86,6 +87,7 @@ class Loader:
         self.shuffle = shuffle
         self.sampling_weights = sampling_weights
         self.mixup_alpha = mixup_alpha
+        self.cutmix_alpha = cutmix_alpha
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
@@ -120,14 +122,24 @@ class Loader:
         position = position.clamp_max(len(members) - 1)
         device = self.samples.labels.device
         index = members[position].to(device, non_blocking=True)
-        partner, share = index, 0.0
-        inputs = self._inputs(index, epoch, step)
-        if self.mixup_alpha > 0:
-            partner = members[(position + 1) % len(members)].to(device, non_blocking=True)
-            draws = np.random.default_rng(seed_for(self.seed, "mixup", epoch, step))
-            share = float(draws.beta(self.mixup_alpha, self.mixup_alpha))
-            inputs = torch.lerp(inputs, self._inputs(partner, epoch, step), share)
-        return Batch(index, inputs, self.samples.labels[index], mask.to(device), partner, share)
+        if self.mixup_alpha == 0 and self.cutmix_alpha == 0:
+            return Batch(index, self._inputs(index, epoch, step), self.samples.labels[index], mask.to(device), index, 0.0)
+        next_position = (position + 1) % len(members)
+        partner = members[next_position].to(device, non_blocking=True)
+        both, place = torch.cat([position, next_position]).unique(return_inverse=True)  # most are in the batch already
+        inputs = self._inputs(members[both].to(device, non_blocking=True), epoch, step)
+        own, other = (inputs[part.to(device, non_blocking=True)] for part in place.chunk(2))
+        height, width = inputs.shape[-2:] if inputs.dim() == 4 else (0, 0)
+        mix = drawn_mix(
+            self.seed,
+            epoch,
+            step,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
+            height=height,
+            width=width,
+        )
+        return Batch(index, mixed(own, other, mix), self.samples.labels[index], mask.to(device), partner, mix.share)
 
     def _inputs(self, index: Tensor, epoch: int, step: int) -> Tensor:
         if self.transform is None:

@@ -87,17 +87,37 @@ def _uses_embeddings(value: _Value) -> bool:
     return value("stage2.trainable") == "classifier" or (_has_atoms(value) and mean_images)
 
 
+def _of_stage(stage: str) -> dict[str, Callable[[_Value], bool]]:
+    """Settings of loss and optimiser, which both stages have."""
+
+    def if_equal(path: str, wanted: str) -> Callable[[_Value], bool]:
+        return lambda value: value(f"{stage}.{path}") == wanted
+
+    def if_not_zero(path: str) -> Callable[[_Value], bool]:
+        return lambda value: value(f"{stage}.{path}") != 0
+
+    used_if = {
+        "loss.logit_adjustment": if_equal("loss.name", "logit_adjusted"),
+        "loss.ldam_max_margin": if_equal("loss.name", "ldam"),
+        "loss.ldam_scale": if_equal("loss.name", "ldam"),
+        "loss.early_learning_factor": if_equal("loss.name", "early_learning"),
+        "loss.early_learning_momentum": if_equal("loss.name", "early_learning"),
+        "optimizer.nesterov": lambda value: (
+            value(f"{stage}.optimizer.momentum") != 0 and value(f"{stage}.optimizer.name") == "sgd"
+        ),
+        "optimizer.beta2": if_equal("optimizer.name", "adamw"),
+        "optimizer.weight_decay_on": if_not_zero("optimizer.weight_decay"),
+        "optimizer.milestones": if_equal("optimizer.schedule", "step"),
+        "optimizer.decay_factor": if_equal("optimizer.schedule", "step"),
+    }
+    return {f"{stage}.{path}": condition for path, condition in used_if.items()}
+
+
 USED_IF: dict[str, Callable[[_Value], bool]] = {
     "data.label_noise_rate": lambda value: value("data.label_noise") != "none",
     "data.augment.padding_mode": lambda value: value("data.augment.crop_padding") != 0,
-    "stage1.loss.logit_adjustment": lambda value: value("stage1.loss.name") == "logit_adjusted",
-    "stage1.loss.ldam_max_margin": lambda value: value("stage1.loss.name") == "ldam",
-    "stage1.loss.ldam_scale": lambda value: value("stage1.loss.name") == "ldam",
-    "stage1.loss.early_learning_factor": lambda value: False,
-    "stage1.loss.early_learning_momentum": lambda value: False,
-    "stage1.optimizer.nesterov": lambda value: value("stage1.optimizer.momentum") != 0,
-    "stage1.optimizer.milestones": lambda value: value("stage1.optimizer.schedule") == "step",
-    "stage1.optimizer.decay_factor": lambda value: value("stage1.optimizer.schedule") == "step",
+    "data.augment.num_operations": lambda value: value("data.augment.policy") == "randaugment",
+    "data.augment.magnitude": lambda value: value("data.augment.policy") == "randaugment",
     "ot.weights": lambda value: not _is_stage1(value),
     "ot.scope": _has_atoms,
     "ot.solver": _uses_solver,
@@ -123,20 +143,14 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.hidden_size": lambda value: _transports(value) and value("ot.weights") == "network",
     "ot.class_balanced_beta": _uses_beta,
     "stage2.embeddings": _uses_embeddings,
-    "stage2.loss.logit_adjustment": lambda value: value("stage2.loss.name") == "logit_adjusted",
-    "stage2.loss.ldam_max_margin": lambda value: value("stage2.loss.name") == "ldam",
-    "stage2.loss.ldam_scale": lambda value: value("stage2.loss.name") == "ldam",
-    "stage2.loss.early_learning_factor": lambda value: value("stage2.loss.name") == "early_learning",
-    "stage2.loss.early_learning_momentum": lambda value: value("stage2.loss.name") == "early_learning",
     # a batch's reference is taken anew every epoch wherever the net moves
     "stage2.refresh_every_epochs": lambda value: (
         (_transports(value) and value("ot.scope") == "dataset") or _weights(value) in LOOKS_AGAIN
     ),
     "stage2.meta_batch_size": lambda value: value("stage2.meta_loss_factor") != 0,
     "stage2.meta_forward": lambda value: value("stage2.meta_loss_factor") != 0,
-    "stage2.optimizer.nesterov": lambda value: value("stage2.optimizer.momentum") != 0,
-    "stage2.optimizer.milestones": lambda value: value("stage2.optimizer.schedule") == "step",
-    "stage2.optimizer.decay_factor": lambda value: value("stage2.optimizer.schedule") == "step",
+    **_of_stage("stage1"),
+    **_of_stage("stage2"),
 }
 """When a variant uses a setting; those that are not named here are always used, but stage2.* only after a stage 1.
 Stage 1 counts for every variant, also where a control trains a new net: the record is one of an experiment with that stage 1.

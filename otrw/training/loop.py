@@ -1,7 +1,5 @@
 """One phase of training: an ordinary loop over epochs and steps, the same for stage 1 and stage 2."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -10,25 +8,15 @@ from otrw.data.loader import Batch, Loader
 from otrw.errors import NonFiniteError, UserInterrupt
 from otrw.seeds import seed_for
 from otrw.training.evaluation import evaluate_all
-from otrw.training.losses import cross_entropy, make_loss, weighted_mean
-from otrw.training.optimization import make_optimizer
+from otrw.training.losses import make_loss
+from otrw.training.optimization import average_of, make_optimizer
 from otrw.training.phase_state import EpochSoFar, load_phase, save_phase
 from otrw.training.session import Phase, Session, Training
-
-
-class StepLosses(NamedTuple):
-    """Losses of one step, this process's share times the number of processes; without gradient."""
-
-    train: Tensor
-    """() weighted loss of the training samples"""
-    meta: Tensor
-    """() mean loss of the meta samples; 0 where there are none"""
-    total: Tensor
-    """() what was differentiated"""
+from otrw.training.step import training_step
 
 
 def train(session: Session, phase: Phase, state: dict | None) -> None:
-    """Train phase.module in place.
+    """Train phase.module in place; it ends as the average over the steps where one is asked for.
 
     Args:
         session: run-time facts of the variant.
@@ -56,47 +44,12 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
                 if so_far.num_steps < num_steps:
                     _save_or_stop(session, phase, training, batch, so_far)
             distributed.average_buffers(phase.module)
+            if training.average is not None:
+                distributed.average_buffers(training.average.module)
             end_epoch(session, phase, training, batch, so_far)
+    if training.average is not None:
+        phase.module.load_state_dict(training.average.module.state_dict())
     session.accelerator.free_memory()
-
-
-def training_step(
-    session: Session, phase: Phase, training: Training, batch: Batch, meta: Batch | None, is_weighted: bool
-) -> StepLosses:
-    """One optimiser step on a batch, and on a batch of meta samples where there is one.
-
-    Args:
-        session: run-time facts of the variant.
-        phase: which weights and normaliser the loss has.
-        training: module, optimiser, schedule and criterion; all are changed in place.
-        batch: this process's training samples.
-        meta: this process's meta samples, or None.
-        is_weighted: whether the weights count in the loss.
-
-    Returns:
-        The losses of the step, on the device: reading them would wait for it.
-    """
-    module = training.module
-    weights = phase.weighting.of_batch(batch, phase.module, meta) if is_weighted else batch.mask.float()
-    targets = phase.weighting.targets_of_batch(batch, is_weighted)
-    if meta is None:
-        logits, meta_logits = module(batch.inputs).logits, None
-    elif phase.meta_forward == "joint":
-        logits, meta_logits = module(torch.cat([batch.inputs, meta.inputs])).logits.split([len(batch.index), len(meta.index)])
-    else:
-        logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
-    losses = phase.weighting.losses_of_batch(training.criterion, logits, targets, batch)
-    loss = train_loss = _global_mean(losses, weights, batch.mask, phase.normalizer)
-    meta_loss = torch.zeros_like(loss)
-    if meta is not None and meta_logits is not None:
-        meta_losses = cross_entropy(meta_logits, meta.labels)  # the meta set is balanced: no prior to adjust for
-        meta_loss = _global_mean(meta_losses, meta.mask.float(), meta.mask, "samples")
-        loss = train_loss + phase.meta_loss_factor * meta_loss
-    session.accelerator.backward(loss)
-    training.optimizer.step()
-    training.optimizer.zero_grad()
-    training.schedule.step()
-    return StepLosses(train_loss.detach(), meta_loss.detach(), loss.detach())
 
 
 def end_epoch(session: Session, phase: Phase, training: Training, batch: Batch, so_far: EpochSoFar) -> None:
@@ -126,7 +79,8 @@ def end_epoch(session: Session, phase: Phase, training: Training, batch: Batch, 
     }
     is_last = epoch == phase.settings.epochs
     if epoch % run.evaluate_every_epochs == 0 or is_last:
-        line |= evaluate_all(session, phase.module, phase.views)
+        evaluated = phase.module if training.average is None else training.average.module
+        line |= evaluate_all(session, evaluated, phase.views)
     distributed.on_main(lambda: session.journal.epoch(line))
     session.progress.epoch(line)
     is_asked = session.stop.is_asked(0, session.accelerator.device)
@@ -158,9 +112,12 @@ def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Traini
         logit_adjustment=settings.loss.logit_adjustment,
         ldam_max_margin=settings.loss.ldam_max_margin,
         ldam_scale=settings.loss.ldam_scale,
+        label_smoothing=settings.loss.label_smoothing,
+        label_smoothing_tail=settings.loss.label_smoothing_tail,
     )
     optimizer, schedule = make_optimizer(phase.module, settings.optimizer, steps_per_epoch=len(loader), epochs=settings.epochs)
-    training = Training(phase.module, optimizer, schedule, loader, meta_loader, criterion)
+    average = average_of(phase.module, settings.optimizer.ema_decay) if settings.optimizer.ema_decay > 0 else None
+    training = Training(phase.module, optimizer, schedule, loader, meta_loader, criterion, average)
     begun = None if state is None else load_phase(session, phase, training, state)
     module, optimizer = session.accelerator.prepare(phase.module, optimizer)
     if config.run.compile:
@@ -181,17 +138,6 @@ def _begin_epoch(session: Session, phase: Phase, training: Training, epoch: int,
     return EpochSoFar(epoch, 0, learning_rate, torch.zeros(2, device=device), torch.full((), -1, device=device))
 
 
-def _global_mean(losses: Tensor, weights: Tensor, mask: Tensor, normalizer: str) -> Tensor:
-    return weighted_mean(
-        losses,
-        weights,
-        mask,
-        normalizer=normalizer,
-        all_reduce_sum=distributed.all_reduce_sum,
-        num_ranks=distributed.world_size(),
-    )
-
-
 def _loaders(phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
     rank, world_size = distributed.rank(), distributed.world_size()
     loader = Loader(
@@ -201,6 +147,7 @@ def _loaders(phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
         transform=phase.views.train_transform,
         sampling_weights=phase.sampling_weights,
         mixup_alpha=phase.settings.mixup_alpha,
+        cutmix_alpha=phase.settings.cutmix_alpha,
         rank=rank,
         world_size=world_size,
     )

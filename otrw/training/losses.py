@@ -3,6 +3,7 @@
 A target is a class index (n,) or a distribution over classes (n, C): mixed images and transported labels need the latter.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -47,8 +48,50 @@ def ldam(logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: flo
     return cross_entropy(scale * (logits.float() - target_vectors * margins), target)
 
 
-def make_loss(name: str, class_sizes: Tensor, *, logit_adjustment: float, ldam_max_margin: float, ldam_scale: float) -> Loss:
-    """The named loss with its constants bound; of those that need more than class sizes, the cross-entropy they add to."""
+def smoothed_labels(class_sizes: Tensor, head: float, tail: float) -> Tensor:
+    """The target distribution of each class under label smoothing that knows class sizes (arXiv 2104.00466, equations 5
+    and 6, the concave form): row y gives 1 - e_y to y and e_y / (C - 1) to each other class, where
+
+        e_y = tail + (head - tail) sin(pi/2 (n_y - n_min) / (n_max - n_min)).
+
+    Args:
+        class_sizes: (C,) training samples a class.
+        head: share taken from the label in the largest class, in [0, 1).
+        tail: the same in the smallest class; equal to head, this is plain label smoothing.
+
+    Returns:
+        (C, C) float, each row a distribution over the classes.
+    """
+    sizes = class_sizes.float()
+    place = (sizes - sizes.min()) / (sizes.max() - sizes.min()).clamp_min(1)
+    taken = tail + (head - tail) * (math.pi / 2 * place).sin()
+    identity = torch.eye(len(sizes), device=sizes.device)
+    others = (1 - identity) / max(1, len(sizes) - 1)
+    return identity * (1 - taken)[:, None] + others * taken[:, None]
+
+
+def smoothed(logits: Tensor, target: Tensor, *, loss: Loss, rows: Tensor) -> Tensor:
+    """A loss of smoothed targets: class indices (n,) take their row of `rows` (C, C), distributions (n, C) mix the rows."""
+    return loss(logits, rows[target] if target.dim() == 1 else target.to(rows.dtype) @ rows)
+
+
+def make_loss(
+    name: str,
+    class_sizes: Tensor,
+    *,
+    logit_adjustment: float,
+    ldam_max_margin: float,
+    ldam_scale: float,
+    label_smoothing: float = 0.0,
+    label_smoothing_tail: float | None = None,
+) -> Loss:
+    """The named loss with its constants bound, of smoothed labels where these are asked for; of losses that need more than
+    class sizes, the cross-entropy that they add to."""
+    if label_smoothing or label_smoothing_tail:
+        constants = {"logit_adjustment": logit_adjustment, "ldam_max_margin": ldam_max_margin, "ldam_scale": ldam_scale}
+        tail = label_smoothing if label_smoothing_tail is None else label_smoothing_tail
+        rows = smoothed_labels(class_sizes, label_smoothing, tail)
+        return partial(smoothed, loss=make_loss(name, class_sizes, **constants), rows=rows)
     match name:
         case "cross_entropy" | "gold_correction" | "early_learning":
             return cross_entropy
@@ -74,18 +117,35 @@ def weighted_mean(
     """sum(w l) over the masked samples of all processes, over sum(w), all (n,) -> () on each process.
 
     What is returned is num_ranks times this process's share: DDP averages gradients over processes, so their mean is
-    the gradient of the global loss, however the samples were dealt out. normalizer: "weights" divides by the global
-    sum of weights, "samples" by the global number of samples, "none" by nothing.
+    the gradient of the global loss, however the samples were dealt out. normalizer: see `global_total`.
     """
-    weights = weights * mask
-    local = (weights * torch.where(mask, losses, 0)).sum()
+    total = global_total(weights, mask, normalizer=normalizer, all_reduce_sum=all_reduce_sum)
+    return share_of_mean(losses, weights, mask, total, num_ranks=num_ranks)
+
+
+def global_total(
+    weights: Tensor, mask: Tensor, *, normalizer: str, all_reduce_sum: Callable[[Tensor], Tensor] = torch.detach
+) -> Tensor | None:
+    """What a step's sum of weighted losses is divided by: () replicated, or None.
+
+    normalizer: "weights" divides by the global sum of weights, "samples" by the global number of samples, "none" by nothing.
+    """
     match normalizer:
         case "weights":
-            total = all_reduce_sum(weights.sum())
+            total = all_reduce_sum((weights * mask).sum())
         case "samples":
-            total = all_reduce_sum(mask.sum().to(losses.dtype))
+            total = all_reduce_sum(mask.sum().to(torch.promote_types(weights.dtype, torch.float32)))
         case "none":
-            return num_ranks * local
+            return None
         case _:
             raise ValueError(f"unknown normalizer {normalizer!r}")
-    return num_ranks * local / torch.where(total > 0, total, 1)
+    return torch.where(total > 0, total, 1)
+
+
+def share_of_mean(losses: Tensor, weights: Tensor, mask: Tensor, total: Tensor | None, *, num_ranks: int = 1) -> Tensor:
+    """num_ranks times the share that some samples (n,) of this process have in the global mean.
+
+    Shares of the parts of a batch add up to that of the whole, so that a step may be computed piece by piece.
+    """
+    local = num_ranks * (weights * mask * torch.where(mask, losses, 0)).sum()
+    return local if total is None else local / total

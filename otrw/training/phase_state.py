@@ -1,12 +1,12 @@
 """Everything that a phase of training depends on, in a checkpoint and out of it, also in the middle of an epoch.
 
-A new source of state (a moving average of the net, say) belongs here: `save_phase` and `load_phase` are all there is.
+A new source of state belongs here: `save_phase` and `load_phase` are all there is.
 """
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from otrw import distributed
 from otrw.training import checkpoints
@@ -59,13 +59,15 @@ def save_phase(session: Session, phase: Phase, training: Training, so_far: Epoch
         "schedule": training.schedule.state_dict(),
         "weighting": phase.weighting.state_dict(),
     }
+    if training.average is not None:
+        state["average"] = training.average.state_dict()
     if session.accelerator.scaler is not None:  # fp16
         state["scaler"] = session.accelerator.scaler.state_dict()
     if not is_whole:
         state |= {
             "learning_rate": so_far.learning_rate,
             "summed": torch.stack(distributed.all_gather(so_far.summed)),
-            "buffers": {name: torch.stack(distributed.all_gather(x)) for name, x in _own_buffers(phase.module).items()},
+            "buffers": {name: torch.stack(distributed.all_gather(x)) for name, x in _own_buffers(phase, training).items()},
         }
         if phase.sample_by_weighting:  # what the epoch's order was drawn by; the weights may have moved since
             state["sampling_weights"] = training.loader.sampling_weights
@@ -88,6 +90,8 @@ def load_phase(session: Session, phase: Phase, training: Training, state: dict) 
     phase.module.load_state_dict(state["module"])
     training.optimizer.load_state_dict(state["optimizer"])
     training.schedule.load_state_dict(state["schedule"])
+    if training.average is not None:
+        training.average.load_state_dict(state["average"])
     if session.accelerator.scaler is not None and "scaler" in state:
         session.accelerator.scaler.load_state_dict(state["scaler"])
     if not state.get("step"):  # absent in states of earlier versions
@@ -97,7 +101,7 @@ def load_phase(session: Session, phase: Phase, training: Training, state: dict) 
         fits = len(values) == distributed.world_size()
         return values[distributed.rank()] if fits else values.mean(0)
 
-    for name, buffer in _own_buffers(phase.module).items():
+    for name, buffer in _own_buffers(phase, training).items():
         buffer.copy_(own(state["buffers"][name]))
     if phase.sample_by_weighting:
         training.loader.sampling_weights = state["sampling_weights"]
@@ -106,6 +110,9 @@ def load_phase(session: Session, phase: Phase, training: Training, state: dict) 
     return EpochSoFar(state["epoch"], state["step"], state["learning_rate"], summed, no_bad_step)
 
 
-def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
+def _own_buffers(phase: Phase, training: Training) -> dict[str, Tensor]:
     """What each process changes by itself until the epoch ends."""
-    return {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    named = list(phase.module.named_buffers())
+    if training.average is not None:
+        named += training.average.named_buffers(prefix="average")
+    return {name: buffer for name, buffer in named if buffer.is_floating_point()}

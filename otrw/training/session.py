@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from otrw.config import Config, Stage1Config, Stage2Config
 from otrw.data.datasets import Datasets
@@ -61,6 +62,8 @@ class Training(NamedTuple):
     loader: Loader
     meta_loader: Loader | None
     criterion: Loss
+    average: AveragedModel | None = None
+    """Of the weights over the steps; None where none is asked for."""
 
 
 class Session(NamedTuple):

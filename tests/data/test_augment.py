@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otrw.config import AugmentConfig, DataConfig
-from otrw.data.augment import NUM_DRAWS, Augmentation, augmented, uniform_draws
+from otrw.data.augment import NUM_DRAWS, Augmentation, augmented
 from otrw.data.datasets import make_datasets
+from otrw.data.draws import uniform_draws
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 PADDING_MODES = {"reflect": "reflect", "zero": "constant"}

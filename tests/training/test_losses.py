@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otrw.training.losses import balanced_softmax, cross_entropy, ldam, logit_adjusted, make_loss, weighted_mean
+from otrw.training.losses import (
+    balanced_softmax,
+    cross_entropy,
+    global_total,
+    ldam,
+    logit_adjusted,
+    make_loss,
+    share_of_mean,
+    smoothed_labels,
+    weighted_mean,
+)
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 CLASS_SIZES = torch.tensor([400, 81, 16, 1])
@@ -141,6 +151,49 @@ def test_make_loss_binds_its_constants_and_refuses_other_names():
         torch.testing.assert_close(make(name)(logits, target), losses)
     with pytest.raises(ValueError, match="unknown loss 'focal'"):
         make("focal")
+
+
+def test_smoothed_labels_are_distributions_that_take_most_from_the_largest_class():
+    rows = smoothed_labels(CLASS_SIZES, 0.4, 0.1)
+    torch.testing.assert_close(rows.sum(1), torch.ones(NUM_CLASSES))
+    expected = [0.1 + 0.3 * math.sin(math.pi / 2 * (size - 1) / 399) for size in CLASS_SIZES.tolist()]
+    torch.testing.assert_close(1 - rows.diagonal(), torch.tensor(expected))
+    assert expected[0] == pytest.approx(0.4)
+    assert expected[-1] == pytest.approx(0.1)
+    for label in range(NUM_CLASSES):  # the others share equally
+        others = torch.cat([rows[label, :label], rows[label, label + 1 :]])
+        torch.testing.assert_close(others, others[:1].expand(NUM_CLASSES - 1))
+
+
+@pytest.mark.parametrize("sizes", [torch.full((NUM_CLASSES,), 7), CLASS_SIZES])
+def test_equal_shares_are_plain_label_smoothing(sizes):
+    rows = smoothed_labels(sizes, 0.3, 0.3)
+    uniform = 0.3 * NUM_CLASSES / (NUM_CLASSES - 1)  # torch's share is spread over all classes, the own one as well
+    logits, target = random_case()
+    expected = F.cross_entropy(logits, target, reduction="none", label_smoothing=uniform)
+    torch.testing.assert_close(cross_entropy(logits, rows[target]), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_smoothed_loss_is_the_loss_of_the_smoothed_target(name):
+    logits, target = random_case()
+    rows = smoothed_labels(CLASS_SIZES, 0.4, 0.1)
+    smooth = make_loss(name, CLASS_SIZES, **OPTIONS, label_smoothing=0.4, label_smoothing_tail=0.1)
+    torch.testing.assert_close(smooth(logits, target), make(name)(logits, rows[target]))
+    mixed = torch.lerp(F.one_hot(target, NUM_CLASSES).float(), F.one_hot((target + 1) % NUM_CLASSES, NUM_CLASSES).float(), 0.3)
+    torch.testing.assert_close(smooth(logits, mixed), make(name)(logits, mixed @ rows))
+    in_tail_alone = make_loss(name, CLASS_SIZES, **OPTIONS, label_smoothing_tail=0.2)
+    torch.testing.assert_close(in_tail_alone(logits, target * 0), make(name)(logits, target * 0))
+    everywhere = make_loss(name, CLASS_SIZES, **OPTIONS, label_smoothing=0.2)
+    torch.testing.assert_close(everywhere(logits, target), make(name)(logits, smoothed_labels(CLASS_SIZES, 0.2, 0.2)[target]))
+
+
+@pytest.mark.parametrize("normalizer", ["weights", "samples", "none"])
+def test_the_parts_of_a_batch_add_up_to_the_whole(normalizer):
+    losses, weights, mask = weighted_case()
+    total = global_total(weights, mask, normalizer=normalizer)
+    parts = [share_of_mean(*part, total) for part in zip(losses.split(5), weights.split(5), mask.split(5), strict=True)]
+    torch.testing.assert_close(sum(parts), weighted_mean(losses, weights, mask, normalizer=normalizer))
 
 
 def weighted_case(num_samples=12, seed=0):
