@@ -182,6 +182,7 @@ def sharpness_aware_gradient(num_samples):
     return torch.cat([p.grad.flatten() for p in net.parameters()])
 
 
+@pytest.mark.slow
 def test_two_processes_look_for_the_worst_point_of_the_global_loss():
     (one,) = run_distributed(sharpness_aware_gradient, 1, 11)
     for several in run_distributed(sharpness_aware_gradient, 2, 11):
