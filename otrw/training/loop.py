@@ -1,7 +1,6 @@
 """One phase of training: an ordinary loop over epochs and steps, the same for stage 1 and stage 2."""
 
 import torch
-from torch import Tensor
 
 from otrw import distributed
 from otrw.data.loader import Batch, Loader

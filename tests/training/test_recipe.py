@@ -83,10 +83,13 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs"), "whole", *PIECES)
 
 
-@pytest.mark.parametrize("stop_at", [("stage1", 2), ("stage2", 2)])
-def test_a_run_with_every_piece_resumes_to_the_same_bits(whole, tmp_path, stop_at):
+@pytest.mark.parametrize(("stop_at", "every"), [(("stage1", 2), 0), (("stage1", 2), 3), (("stage2", 2), 3)])
+def test_a_run_with_every_piece_resumes_to_the_same_bits(whole, tmp_path, stop_at, every):
+    """every 3 steps: what is found is a checkpoint inside the epoch."""
     with pytest.raises(Interruption):
-        train(tmp_path, "cut", *PIECES, stop_at=stop_at)
+        train(tmp_path, "cut", *PIECES, *([f"--run.checkpoint_every_steps={every}"] if every else []), stop_at=stop_at)
+    states = [path.name for path in (tmp_path / "cut").glob("*/checkpoints/*")]
+    assert any("step" in name for name in states) == bool(every)
     run(parse_config([f"--run.resume={tmp_path / 'cut'}"]))
     for variant in ("stage1", "class_balanced_meta"):
         assert_close(whole / variant, tmp_path / "cut" / variant, rtol=0, atol=0)
