@@ -41,7 +41,7 @@ def print_result(
     console.print()
     console.print(_error_table([results for _, results in runs]))
     console.print()
-    for line in verdict([results for _, results in runs]):
+    for line in (*_empty_groups([results for _, results in runs]), *verdict([results for _, results in runs])):
         console.print(line, highlight=False)
     if show_classes:
         for table in _class_tables([results for _, results in runs]):
@@ -124,15 +124,27 @@ def _error_table(seeds: Sequence[Results]) -> Table:
     title = f"Test error in %{spread}: {first['dataset']}, imbalance {first['imbalance_factor']:g}, last epoch"
     table = _plain_table(title)
     table.add_column("", overflow="fold")
-    for name in GROUPS:
+    groups = {name: key for name, key in GROUPS.items() if _has_values(seeds, key)}
+    for name in groups:
         table.add_column(name, justify="right", overflow="fold")
     errors = {variant: mean_std([results[variant]["test"]["error"] for results in seeds])[0] for variant in seeds[0]}
     best = min((error for variant, error in errors.items() if not is_oracle(variant)), default=None)
     for variant, error in errors.items():
-        cells = [_mean_cell([results[variant]["test"][key] for results in seeds]) for key in GROUPS.values()]
+        cells = [_mean_cell([results[variant]["test"][key] for results in seeds]) for key in groups.values()]
         style = "bold" if error == best and not is_oracle(variant) else ""
         table.add_row(TITLES[variant], *cells, style=style)
     return table
+
+
+def _has_values(seeds: Sequence[Results], key: str) -> bool:
+    return any(result["test"].get(key) is not None for results in seeds for result in results.values())
+
+
+def _empty_groups(seeds: Sequence[Results]) -> list[str]:
+    """A sentence where these data have no class in a group, which has no column then."""
+    names = [name for name, key in GROUPS.items() if not _has_values(seeds, key)]
+    sizes = next(iter(seeds[0].values()))["true_sizes"]
+    return [f"No {' or '.join(names)}-shot classes here: they have {min(sizes)} to {max(sizes)} samples."] if names else []
 
 
 def _class_tables(seeds: Sequence[Results]) -> list[Table]:

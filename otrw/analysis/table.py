@@ -255,8 +255,8 @@ def _our_lines(experiments: Sequence[Experiment], metric: str) -> list[Line]:
             first.epochs,
             _cells(members, lambda result: metric_value(result, metric)),
             first.variant,
-            first.differences,
-            first.short,
+            _differences(members),
+            any(member.short for member in members),
             competes=not first.variant.startswith("oracle"),
         )
         lines.append(line)
@@ -264,6 +264,19 @@ def _our_lines(experiments: Sequence[Experiment], metric: str) -> list[Line]:
             cells = _cells(members, lambda result: result.get("best_epoch_test_error"))
             lines.append(line._replace(name=f"{line.name}, best test epoch", cells=cells, competes=False))
     return lines
+
+
+def _differences(members: Sequence[Experiment]) -> tuple[str, ...]:
+    """How a line's settings differ from the preset's, with the factors where only some of its cells do."""
+    every = sorted({member.imbalance_factor for member in members}, reverse=True)
+    factors: dict[str, list[float]] = {}
+    for factor in every:
+        for difference in next(member.differences for member in members if member.imbalance_factor == factor):
+            factors.setdefault(difference, []).append(factor)
+    return tuple(
+        difference if where == every else f"{difference}, at {', '.join(f'{factor:g}' for factor in where)}"
+        for difference, where in factors.items()
+    )
 
 
 def _cells(experiments: Sequence[Experiment], value: Callable[[dict], float | None]) -> dict[float, Cell]:
@@ -328,7 +341,7 @@ def _experiment_order(experiment: Experiment) -> tuple:
     return (
         *_preset_order(experiment.preset),
         experiment.short,
-        experiment.differences,
+        experiment.differences if experiment.is_special else (),
         list(TITLES).index(experiment.variant),
         -experiment.imbalance_factor,
         experiment.seed,

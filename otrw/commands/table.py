@@ -1,12 +1,14 @@
 """The paper's table beside ours, from run records alone (no torch).
 
-    python analysis/make_table.py                                   # committed records and those in runs/
+    python analysis/make_table.py                                   # the paper's cells, and what is in runs/
+    python analysis/make_table.py --all                             # every record: short and special runs, other data
     python analysis/make_table.py runs/NAME runs/OTHER --metric few
     python analysis/make_table.py --format latex --output table.tex
     python analysis/make_table.py --write README.md                 # between its markers, committed records only
 
-A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote. Where a method and
-seed is there twice, it counts once: local runs win over committed ones, then the folder named first.
+Of the committed records the table shows the paper's cells at full schedule, one row a method; of folders that are named, and of
+runs/, everything. A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote.
+Where a method and seed is there twice, it counts once: local runs win over committed ones, then the folder named first.
 """
 
 import argparse
@@ -17,10 +19,11 @@ from pathlib import Path
 from rich.console import Console
 
 from otrw.analysis import formats
-from otrw.analysis.table import METRICS, make_blocks, read_published
+from otrw.analysis.main_results import main_results
+from otrw.analysis.table import METRICS, PAPER_SETTINGS, Block, make_blocks, read_published
 from otrw.commands.checkout import RESULTS
 from otrw.errors import UserError
-from otrw.records.experiments import load_experiments
+from otrw.records.experiments import Experiment, load_experiments
 from otrw.records.ledger import replace_between, write_text
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -34,10 +37,10 @@ def main(arguments: Sequence[str]) -> None:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
     roots = options.records or default
-    loaded = load_experiments(sorted(roots, key=lambda root: root.resolve().is_relative_to(RESULTS.resolve())))
+    loaded = load_experiments(sorted(roots, key=_is_committed))
     for line in (*loaded.problems, *(loaded.repeated if options.verbose else loaded.summary())):
         print(line, file=sys.stderr)
-    experiments = loaded.experiments
+    experiments, left_out = (loaded.experiments, None) if options.all else _selected(loaded.experiments, options)
     blocks = make_blocks(
         experiments,
         read_published(),
@@ -50,6 +53,13 @@ def main(arguments: Sequence[str]) -> None:
         replace_between(options.write, BEGIN, END, formats.markdown(blocks))
         print(f"{options.write}: the table of {len(experiments)} records")
         return
+    _show(blocks, experiments, options)
+    if left_out:
+        print(left_out, file=sys.stderr)
+
+
+def _show(blocks: list[Block], experiments: list[Experiment], options: argparse.Namespace) -> None:
+    """The table on the screen or in a file, in the format asked for."""
     if options.format == "terminal" and not options.output:
         Console().print(formats.terminal(blocks), highlight=False)
         return
@@ -70,6 +80,31 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(text)
 
 
+def _is_committed(path: Path) -> bool:
+    return path.resolve().is_relative_to(RESULTS.resolve())
+
+
+def _selected(experiments: list[Experiment], options: argparse.Namespace) -> tuple[list[Experiment], str | None]:
+    """What is shown without --all, and a line on what is not."""
+    named = [root.resolve() for root in options.records]
+
+    def is_own(experiment: Experiment) -> bool:
+        path = experiment.record.path.resolve()
+        return not _is_committed(path) or any(path.is_relative_to(root) for root in named if root != RESULTS.resolve())
+
+    own = {experiment.setting for experiment in experiments if is_own(experiment)}
+    settings = own.union(PAPER_SETTINGS)
+    here = [experiment for experiment in experiments if options.dataset or experiment.setting in settings]
+    selected = main_results(here, is_own)
+    counts = {
+        "of other data": len(experiments) - len(here),
+        "of short or special runs": selected.num_special,
+        "of cells that are shown in another precision": selected.num_repeated,
+    }
+    parts = [f"{number} {what}" for what, number in counts.items() if number]
+    return selected.experiments, f"Records not shown: {', '.join(parts)}; --all shows them" if parts else None
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
@@ -81,5 +116,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--against", choices=("paper", "published"), default="paper", help="published: all published rows")
     parser.add_argument("--output", type=Path, help="write to this file")
     parser.add_argument("--write", type=Path, metavar="README", help=f"write as Markdown between {BEGIN} and {END}")
+    parser.add_argument("--all", action="store_true", help="every record, and a row for every way in which settings differ")
     parser.add_argument("--verbose", action="store_true", help="name every record that repeats another")
     return parser.parse_args(arguments)

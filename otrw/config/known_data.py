@@ -27,5 +27,26 @@ KNOWN_DATA: dict[str, KnownData] = {
     "cifar100": KnownData("CIFAR-100-LT", "cifar100_lt", 100, 500, 10_000, 32, 3, 20),
 }
 """By `data.source`."""
+OTHER_DATA = "other data named "
+"""How a record's data set begins where its images are not those that go by the name."""
 NUM_COARSE_CLASSES = 20
 """Superclasses of CIFAR-100 (data.labels coarse)."""
+
+
+def data_set_name(source: str, *, is_coarse: bool, num_classes: int, num_test: int) -> str:
+    """What a record calls its data: the source, unless the images found under that name cannot be those.
+
+    Args:
+        source: `data.source`.
+        is_coarse: whether superclasses are the labels.
+        num_classes: classes found.
+        num_test: test images found.
+    """
+    known = KNOWN_DATA.get(source)
+    name = source + ("_coarse" if is_coarse else "")
+    if known is None:
+        return name
+    expected = (NUM_COARSE_CLASSES if is_coarse else known.num_classes, known.num_test)
+    if (num_classes, num_test) == expected:
+        return name
+    return f"{OTHER_DATA}{name} ({num_classes} classes, {num_test} test images)"

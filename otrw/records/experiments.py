@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from otrw.config import Config, DataConfig, Variant, flatten, to_dict
 from otrw.config.command_line import PRESETS, parse_config
-from otrw.config.known_data import KNOWN_DATA
+from otrw.config.known_data import KNOWN_DATA, OTHER_DATA
 from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
 from otrw.records.config_check import check_config
@@ -18,6 +18,8 @@ from otrw.records.fingerprint import decisive_settings, fingerprint, shared_sett
 from otrw.records.ledger import Record, find_records, read_lines
 from otrw.records.result_check import check_result
 
+HOW_COMPUTED = ("precision", "stage2.embeddings")
+"""Settings that change a method's numbers a little and not what it is."""
 AXES = ("source", "labels", "imbalance_factor", "label_noise", "label_noise_rate")
 """Settings of the data that make the blocks and columns of a table; all others decide the method."""
 
@@ -26,7 +28,7 @@ class Setting(NamedTuple):
     """What is being learned from: methods are compared inside one setting only."""
 
     dataset: str
-    """digits, cifar10, cifar100 or cifar100_coarse"""
+    """digits, cifar10, cifar100 or cifar100_coarse; "other data named ..." where the images are not those of that name"""
     label_noise: str
     label_noise_rate: float
 
@@ -47,10 +49,14 @@ class Experiment(NamedTuple):
     """Equal for a variant and its control in one experiment: all settings but their own weighting, seeds, stage 1."""
     line_hash: str
     """The same over all settings of the data."""
+    recipe: str
+    """Like line_hash, but for how the same numbers were computed: precision, and cached embeddings of the frozen net."""
     differences: tuple[str, ...]
     """How the settings differ from the preset's, in words; empty where they are the preset's."""
     short: bool
     """Fewer epochs than the preset's."""
+    is_special: bool
+    """Whether the recipe is another than the preset's."""
     epochs: str
     """stage 1 + stage 2, as 200+20; 40+2x40 with two rounds; ? for a stage 1 of unknown length"""
 
@@ -166,7 +172,7 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
     if data.get("labels", "fine") not in ("fine", "coarse"):
         raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
     noise = data.get("label_noise", "none"), float(data.get("label_noise_rate", 0.0))
-    dataset = data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
+    dataset = _dataset(data, result)
     precision = record.environment.get("precision")
     settings = decisive_settings(config, precision=precision)
     axes = tuple(f"data.{axis}" for axis in AXES)
@@ -174,6 +180,10 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
     name, preset = _preset(config, result["row"], {path: value for path, value in own.items() if path != "precision"})
     wanted = _preset_variant(preset, result["row"], data, config) if preset else own
     differences, short = _differences(own, wanted, known_epochs)
+    recipe, preset_recipe = (
+        sorted(item for item in settings.items() if item[0] not in HOW_COMPUTED) for settings in (own, wanted)
+    )
+    unknown = "" if known_epochs else "?"
     return Experiment(
         record=record,
         setting=Setting(dataset, *noise),
@@ -181,13 +191,23 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
         seed=int(result["seed"]),
         preset=name,
         variant=result["row"],
-        fingerprint=fingerprint(config, precision=precision) + ("" if known_epochs else "?"),
+        fingerprint=fingerprint(config, precision=precision) + unknown,
         pair=_pair(record, config, known_epochs, stage1_runs),
-        line_hash=str(sorted(own.items())) + ("" if known_epochs else "?"),
+        line_hash=str(sorted(own.items())) + unknown,
+        recipe=str(recipe) + unknown,
         differences=differences,
         short=short,
+        is_special=recipe != preset_recipe or not known_epochs,
         epochs=_epochs(config, result["row"], known_epochs),
     )
+
+
+def _dataset(data: Mapping, result: Mapping) -> str:
+    """The data set's name; other images that lay under that name are called so, and never stand in a table beside it."""
+    found = result.get("dataset")
+    if isinstance(found, str) and found.startswith(OTHER_DATA):
+        return found
+    return data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
 
 
 def _pair(record: Record, config: Mapping, known_epochs: bool, stage1_runs: Mapping[str, _Stage1]) -> str:

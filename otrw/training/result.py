@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from otrw import distributed
+from otrw.config.known_data import data_set_name
 from otrw.data.datasets import Datasets
 from otrw.models.build import num_parameters
 from otrw.models.heads import HeadOnly, Net
@@ -29,7 +30,12 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
     test_errors = [line["test"]["error"] for line in lines if "test" in line]
     result = {
         "row": config.variants[0],
-        "dataset": config.data.source + ("_coarse" if config.data.labels == "coarse" else ""),
+        "dataset": data_set_name(
+            config.data.source,
+            is_coarse=config.data.labels == "coarse",
+            num_classes=data.num_classes,
+            num_test=len(data.test),
+        ),
         "imbalance_factor": config.data.imbalance_factor,
         "seed": config.run.seed,
         "test": summary(session, counts),

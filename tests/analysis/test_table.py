@@ -15,9 +15,11 @@ import yaml
 from made_records import write_record
 
 from otrw.analysis import formats
+from otrw.analysis.main_results import main_results
 from otrw.analysis.table import PAPER_FACTORS, Published, make_blocks, read_published
 from otrw.config import to_dict
 from otrw.config.command_line import parse_config
+from otrw.config.known_data import data_set_name
 from otrw.config.variants import variant_config
 from otrw.errors import UserError
 from otrw.records.experiments import AXES, _preset, load_experiments
@@ -351,7 +353,7 @@ def script(*arguments, cwd=ROOT):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", [])], ids=["README", "RESULTS"]
+    ("name", "options"), [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", ["--all"])], ids=["README", "RESULTS"]
 )
 def test_the_pages_show_the_committed_records(tmp_path, name, options):
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -460,3 +462,49 @@ def test_precision_stands_in_a_footnote_and_is_never_averaged_over(tmp_path):
         (10.0, ()),
         (20.0, ("trained in bf16 (others: float32)",)),
     ]
+
+
+def test_the_short_view_has_one_row_a_method_whatever_the_precision(tmp_path):
+    """Cells of one row may be computed in several ways; each cell in one, and the footnote says which."""
+    bf16 = json.dumps({"commit": "0" * 40, "precision": "bf16"})
+    for factor, error in ((100, 18.0), (50, 15.0)):
+        folder = write_record(tmp_path / f"if{factor}", *OFFICIAL, "--data.imbalance_factor", str(factor), error=error)
+        if factor == 50:
+            (folder / "environment.json").write_text(bf16)
+    again = write_record(tmp_path / "again", *OFFICIAL, error=30.0, seed=1)  # the first cell once more, in another precision
+    (again / "environment.json").write_text(bf16)
+    write_record(tmp_path / "short", *OFFICIAL, "--stage2.epochs", "9", error=1.0)
+    write_record(tmp_path / "special", *OFFICIAL, "--ot.epsilon", "0.7", error=2.0)
+    experiments = load_experiments([tmp_path]).experiments
+    selected = main_results(experiments, lambda _: False)
+    assert (selected.num_special, selected.num_repeated) == (2, 1)
+    (line,) = [line for line in make_blocks(selected.experiments)[0].lines if line.name == "OT + meta"]
+    assert {factor: cell.mean for factor, cell in line.cells.items()} == {100.0: 18.0, 50.0: 15.0}
+    assert line.differences == ("trained in bf16 (others: float32), at 50",)
+
+
+def test_ones_own_short_and_special_runs_are_shown_and_win(tmp_path):
+    own = write_record(tmp_path / "own", *OFFICIAL, "--run.precision", "bf16", error=30.0)
+    (own / "environment.json").write_text(json.dumps({"commit": None, "precision": "bf16"}))
+    write_record(tmp_path / "short", *OFFICIAL, "--stage2.epochs", "9", error=1.0)
+    write_record(tmp_path / "committed", *OFFICIAL, error=18.0)
+    experiments = load_experiments([tmp_path]).experiments
+    selected = main_results(experiments, lambda experiment: "committed" not in str(experiment.record.path))
+    lines = make_blocks(selected.experiments)[0].lines
+    assert sorted(cell.mean for line in lines for cell in line.cells.values() if line.competes) == [1.0, 30.0]
+
+
+@pytest.mark.parametrize("name", ["other data named cifar10 (3 classes, 30 test images)"])
+def test_other_images_under_the_papers_name_stand_in_a_block_of_their_own(tmp_path, name):
+    write_record(tmp_path / "run", *OFFICIAL, error=0.1, dataset=name)
+    blocks = make_blocks(load_experiments([tmp_path]).experiments)
+    assert [block.title for block in blocks] == ["CIFAR-10-LT", "CIFAR-100-LT", name]
+    assert not any(cell for line in blocks[0].lines for cell in line.cells.values())
+
+
+def test_a_data_set_goes_by_its_name_only_with_its_classes_and_test_images():
+    assert data_set_name("cifar10", is_coarse=False, num_classes=10, num_test=10_000) == "cifar10"
+    assert data_set_name("cifar100", is_coarse=True, num_classes=20, num_test=10_000) == "cifar100_coarse"
+    other = data_set_name("cifar10", is_coarse=False, num_classes=3, num_test=30)
+    assert other == "other data named cifar10 (3 classes, 30 test images)"
+    assert data_set_name("folder", is_coarse=False, num_classes=3, num_test=30) == "folder"
