@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def package_of(module):
     return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
 
+@cache
 def imported_names(module):
     """Dotted names that a module imports anywhere, inside functions too; of `from a import b` both a and a.b."""
     names = set()
