@@ -1,6 +1,6 @@
 """What to train: the tree of settings, its presets, and how a command line becomes one."""
 
-from otrw.config.data import AugmentConfig, DataConfig
+from otrw.config.data import AugmentConfig, ColumnsConfig, DataConfig
 from otrw.config.model import ModelConfig
 from otrw.config.optimization import LossConfig, LossName, OptimizerConfig
 from otrw.config.run import RunConfig
@@ -10,6 +10,7 @@ from otrw.config.tree import Config, Variant, flatten, to_dict
 
 __all__ = [
     "AugmentConfig",
+    "ColumnsConfig",
     "Config",
     "DataConfig",
     "LossConfig",

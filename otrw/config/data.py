@@ -83,8 +83,8 @@ class DataConfig:
     """Decoded images of up to this size together are kept in memory as uint8, in GiB; larger sets stay in their files."""
     unreadable: Literal["refuse", "skip"] = "refuse"
     """What to do with images that cannot be decoded: refuse to start, or leave them out, count and record them."""
-    smallest_class: int = 1
-    """Classes of your own data with fewer samples than this are left out, and said to be."""
+    smallest_class: int = 0
+    """Classes of your own data with fewer training samples than this are left out, and said to be."""
     test_share: float = 0.2
     """Share of every class that is cut out for a test set where your own data come without one, in (0, 1)."""
     layout: Literal["auto", "parquet", "torchvision"] = "auto"
@@ -185,8 +185,13 @@ class DataConfig:
             self.image_size,
             "be null for embeddings",
         )
-        has_labels = self.labels_file is None or self.source in ("cifar10", "cifar100", "embeddings")
-        check(has_labels, "data.labels_file", self.labels_file, "come with data.source cifar10, cifar100 or embeddings")
+        check(
+            self.labels_file is None or (self.source in ("cifar10", "cifar100") and self.labels == "fine"),
+            "data.labels_file",
+            self.labels_file,
+            "come with data.source cifar10 or cifar100 and data.labels=fine",
+            "tables and embeddings have columns for it",
+        )
         check(
             self.labels_file is None or self.label_noise == "none",
             "data.label_noise",

@@ -69,7 +69,7 @@ _LOSS = {
 RANGES: dict[str, Range] = {
     "data.image_size": Range(1, 16_384),
     "data.memory_limit_gib": Range(0, 1e6),
-    "data.smallest_class": COUNT,
+    "data.smallest_class": Range(0, MOST),
     "data.test_share": Range(0, 1, is_open_low=True, is_open_high=True),
     "data.imbalance_factor": Range(1, MOST),
     "data.num_meta_per_class": COUNT,

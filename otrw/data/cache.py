@@ -18,7 +18,7 @@ MOST_BYTES_OF_FACTS = 65_536
 
 
 def cached_arrays(
-    name: str, files: list[Path], cache: str, decode: Callable[[], dict[str, np.ndarray]]
+    name: str, files: list[Path], cache: str, decode: Callable[[], dict[str, np.ndarray]], more: str = ""
 ) -> dict[str, np.ndarray]:
     """The arrays that decode() makes of the files, from the cache folder where they are there.
 
@@ -30,10 +30,12 @@ def cached_arrays(
         files: what decode() reads. The key is the name, size and modification time of every one.
         cache: folder; empty keeps nothing.
         decode: reads the files.
+        more: whatever else the arrays depend on; part of the key.
     """
     if not cache:
         return decode()
     stamp = "|".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+    stamp += f"|{more}" if more else ""
     key = hashlib.sha256(f"{VERSION}|{stamp}".encode()).hexdigest()[:16]
     path = Path(cache).expanduser() / f"{name}-{key}{SUFFIX}"
     found = read_arrays(path)

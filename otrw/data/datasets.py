@@ -1,5 +1,7 @@
 """From a DataConfig to the sets that training uses."""
 
+import hashlib
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +11,15 @@ from torch import Tensor
 from otrw.config import DataConfig
 from otrw.data.augment import Augmentation
 from otrw.data.duplicates import Copies, num_copies
+from otrw.data.files import ImageFiles
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
 from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
+from otrw.data.own import facts_of, skipped_note
 from otrw.data.policies import Policy
 from otrw.data.raw import RawData
-from otrw.data.sources import load_source
+from otrw.data.sources import load_raw
+from otrw.data.split import own_split
 from otrw.data.view import ImageTransform, normalisation, view_of
 from otrw.errors import UserError
 from otrw.models.library_nets import NetInput
@@ -59,16 +64,20 @@ class Datasets(NamedTuple):
 
     @property
     def in_channels(self) -> int:
-        """Colour channels of an image."""
-        return self.train.inputs.shape[3]
+        """Colour channels of an image, or length of an embedding."""
+        return self.train.inputs.shape[-1]
 
     def transform(self, *, train: bool) -> Transform:
-        """Batched image transform: augmentation (for training) and normalisation, uint8 -> float (n, channels, h, w)."""
+        """What a batch goes through: images are augmented (for training) and normalised, uint8 -> float (n, channels, h, w);
+        embeddings are standardised, (n, D).
+        """
+        if self.train.inputs.dim() == 2:
+            return partial(_standardized, mean=self.mean, std=self.std)
         return ImageTransform(self.mean, self.std, self.augmentation if train else None, self.view)
 
 
 def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetInput | None = None) -> Datasets:
-    """Load the source, select the long tail, spoil labels; the same on every process.
+    """Load the source, divide it, spoil labels where asked for; the same on every process.
 
     Args:
         config: which images, how imbalanced, how wrong the labels.
@@ -80,18 +89,25 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         UserError: for data that are missing or do not fit the settings.
     """
     view = view_of(config, own)
-    raw = load_source(config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache)
-    split, copies = _without_copies(_split(config, raw, seed), raw)
+    raw = load_raw(config)
+    divided = own_split(config, raw, seed) if config.is_own else None
+    if divided is not None:
+        raw = raw._replace(parts=raw.parts._replace(test=divided.test))
+    assert raw.parts.test is not None
+    split, copies = _without_copies(_split(config, raw, seed) if divided is None else divided.split, raw)
     to_label = np.arange(len(raw.class_names))
     class_names = raw.class_names
     if config.labels == "coarse":
         assert raw.groups is not None
         to_label, class_names = raw.groups, raw.group_names
-    true_labels = to_label[raw.labels]
-    given_labels = true_labels.copy()
+    right = raw.labels if raw.true_labels is None else raw.true_labels
+    true_labels = to_label[right]
+    # checked labels of benchmarks are the right ones; of one's own data only what is given can be known while training
+    checked_labels = to_label[raw.labels] if divided is not None else true_labels
+    given_labels = to_label[raw.labels]
     if config.label_noise != "none":
         given_labels[raw.parts.train] = noisy_labels(
-            true_labels[raw.parts.train],
+            given_labels[raw.parts.train],
             len(class_names),
             config.label_noise_rate,
             kind=config.label_noise,
@@ -100,10 +116,15 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         )
 
     def select(rows: np.ndarray, given: np.ndarray) -> SampleSet:
-        arrays = (raw.inputs[rows], given[rows], true_labels[rows], raw.labels[rows], rows)
+        inputs = raw.inputs[rows]
+        if isinstance(inputs, ImageFiles):
+            raise UserError(
+                f"data.image_size must be given for these images ({raw.notes[-1]}), got {config.image_size}; try 64, or a "
+                "larger data.memory_limit_gib"
+            )
+        arrays = (inputs, given[rows], true_labels[rows], right[rows], rows)
         return SampleSet(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
 
-    assert raw.parts.test is not None
     train, test = select(split.train, given_labels), select(raw.parts.test, true_labels)
     given_sizes, true_sizes = (
         torch.bincount(labels, minlength=len(class_names)) for labels in (train.labels, train.true_labels)
@@ -112,15 +133,15 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     mean, std = normalisation(config, own, train.inputs)
     return Datasets(
         train=train,
-        meta=select(split.meta, true_labels),
-        validation=select(split.validation, true_labels) if len(split.validation) else None,
+        meta=select(split.meta, checked_labels),
+        validation=select(split.validation, checked_labels) if len(split.validation) else None,
         test=test,
         class_names=tuple(class_names),
         given_sizes=given_sizes,
         true_sizes=true_sizes,
         mean=mean.to(device),
         std=std.to(device),
-        split_hash=split.hash,
+        split_hash=split.hash if divided is None else own_hash(split, divided.test, raw.files_hash),
         augmentation=Augmentation(
             augment.crop_padding,
             augment.padding_mode,
@@ -130,6 +151,11 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         ),
         copies=copies,
         view=view,
+        identities=raw.identities,
+        knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
+        meta_is_checked=divided is None or divided.meta_is_checked,
+        notes=() if divided is None else tuple(note for note in (*divided.notes, *raw.notes, skipped_note(raw)) if note),
+        facts=None if divided is None else facts_of(raw),
     )
 
 
@@ -167,9 +193,10 @@ def _split(config: DataConfig, raw: RawData, seed: int) -> Split:
                 f"data.{key} must be a multiple of the {num_fine} fine classes in a coarse one, got {getattr(config, key)}"
             )
     rows = raw.parts.train
+    labels = raw.labels if raw.true_labels is None else raw.true_labels
     assert config.imbalance_factor is not None
     split = long_tail_indices(
-        raw.labels[rows],
+        labels[rows],
         config.imbalance_factor,
         seed=seed,
         num_meta_per_class=config.num_meta_per_class // num_fine,
@@ -201,3 +228,12 @@ def _similar_classes(config: DataConfig, raw: RawData) -> dict[int, int] | None:
             return SIMILAR_CIFAR10
         case _:
             return next_in_group(_groups(config, raw))
+
+
+def own_hash(split: Split, test: np.ndarray, files_hash: str) -> str:
+    """16 hex digits that identify a split of one's own data: which samples there are, and which of them are for what."""
+    return hashlib.sha256(f"{split.hash}|{files_hash}|".encode() + np.asarray(test, dtype="<i8").tobytes()).hexdigest()[:16]
+
+
+def _standardized(features: Tensor, index: Tensor, key: int, *, mean: Tensor, std: Tensor) -> Tensor:
+    return (features[index] - mean) / std

@@ -1,5 +1,6 @@
 """Images that stay in their files until they are needed: where each one is, and how it is read."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -31,6 +32,8 @@ class ImageFiles:
     """(N,) int64, first byte of each image in its file; None: every image is a whole file."""
     lengths: np.ndarray | None = None
     """(N,) int64, number of its bytes; `WHOLE_FILE` for a whole file."""
+    stamps: np.ndarray | None = None
+    """(N, 2) int64, size and modification time of what each image comes from; for the keys of caches."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,17 +44,20 @@ class ImageFiles:
     def __getitem__(self, rows: np.ndarray) -> "ImageFiles": ...
     def __getitem__(self, rows: np.ndarray | slice) -> "ImageFiles":
         """The images of these rows, in this order."""
-        pieces = (self.offsets, self.lengths)
+        pieces = (self.offsets, self.lengths, self.stamps)
         return ImageFiles(self.paths[rows], self.identities[rows], *(None if x is None else x[rows] for x in pieces))
 
-    def content(self, row: int) -> bytes:
-        """The encoded image of a row. Raises UserError where its file cannot be read."""
+    def content(self, row: int, last: int | None = None) -> bytes:
+        """The encoded image of a row, or its last bytes. Raises UserError where its file cannot be read."""
         try:
             with Path(self.paths[row]).open("rb") as file:
                 if self.offsets is None or self.lengths is None or self.lengths[row] == WHOLE_FILE:
-                    return file.read()
-                file.seek(int(self.offsets[row]))
-                return file.read(int(self.lengths[row]))
+                    start, length = 0, os.fstat(file.fileno()).st_size
+                else:
+                    start, length = int(self.offsets[row]), int(self.lengths[row])
+                skipped = 0 if last is None else max(0, length - last)
+                file.seek(start + skipped)
+                return file.read(length - skipped)
         except OSError as error:
             raise UserError(f"{self.paths[row]}: the image cannot be read ({error.strerror}); put the file back") from None
 

@@ -71,6 +71,15 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS_OF_A_FILE)
 
 
 @cache
+def suffixes() -> tuple[str, ...]:
+    """Ends of the names of image files, in lower case, of the formats that are read."""
+    from PIL import Image
+
+    known = _formats()
+    return tuple(sorted(suffix for suffix, name in Image.registered_extensions().items() if name in known))
+
+
+@cache
 def _formats() -> list[str]:
     """What this Pillow was built with, without `FORMATS_NOT_READ`."""
     from PIL import Image

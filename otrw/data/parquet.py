@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ def _columns(path: Path) -> Columns:
     """The columns of a file. Raises UserError where one is missing or of another type."""
     import pyarrow
 
-    schema = _schema(path)
+    schema = schema_of(path)
     image, label = _first_of(("img", "image"), schema.names), _first_of(("label", "fine_label"), schema.names)
     if image is None or label is None:
         raise UserError(f"{path} must have columns img and label (or fine_label), got {shown(schema.names)}")
@@ -171,7 +172,7 @@ def _read_labels(path: Path) -> dict[str, np.ndarray]:
     import pyarrow
 
     columns = _columns(path).labels
-    table = _read(path, list(columns.values()))
+    table = read_table(path, list(columns.values()))
     if table.num_rows == 0:
         raise UserError(f"{path} must hold images, got no rows; copy it again")
     found = {}
@@ -189,7 +190,7 @@ def _read_labels(path: Path) -> dict[str, np.ndarray]:
 def _read_images(path: Path) -> list[bytes | None]:
     """The encoded images of a file."""
     column = _columns(path).image
-    return [cell and cell["bytes"] for cell in _read(path, [column])[column].to_pylist()]
+    return [cell and cell["bytes"] for cell in read_table(path, [column])[column].to_pylist()]
 
 
 def _check_whole(table: Any, path: Path, num_rows: int) -> None:
@@ -211,11 +212,14 @@ def _first_of(wanted: tuple[str, ...], names: list[str]) -> str | None:
     return next((name for name in wanted if names.count(name) == 1), None)
 
 
-def _schema(path: Path) -> Any:
+def schema_of(path: Path) -> Any:
+    """The Arrow schema of a file. Raises UserError where it is no whole Parquet file."""
     return _open(path, lambda file: file.schema_arrow)
 
 
-def _read(path: Path, columns: list[str]) -> Any:
+def read_table(path: Path, columns: list[str]) -> Any:
+    """The named columns of a file as an Arrow table. Raises UserError where it is no whole Parquet file."""
+
     def read(file: Any) -> Any:
         table = file.read(columns=columns, use_threads=False)
         _check_whole(table, path, file.metadata.num_rows)
@@ -252,18 +256,25 @@ def _names(files: Files) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _label_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of classes and of superclasses from the hub's schema metadata; empty where there is none."""
-    text = (_schema(path).metadata or {}).get(b"huggingface")
+    classes, groups = (label_names(path, columns) for columns in FEATURES_OF.values())
+    return classes, groups
+
+
+def label_names(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the numbers in the first of these columns that the hub's metadata describe; empty where they do not.
+
+    Raises:
+        UserError: for metadata that are damaged, or names that are not different texts.
+    """
+    text = (schema_of(path).metadata or {}).get(b"huggingface")
     if text is None:
-        return (), ()
+        return ()
     try:
         features = dict(json.loads(text).get("info", {}).get("features", {}))
-        found = []
-        for columns in FEATURES_OF.values():
-            described: dict = next((features[column] for column in columns if column in features), {})
-            found.append(tuple(described.get("names", ())))
+        described: dict = next((features[column] for column in columns if column in features), {})
+        names = tuple(described.get("names", ()))
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path}: the hub's metadata (features and their names) is damaged; copy the file again") from None
-    for names in found:
-        if not all(isinstance(name, str) and name.isprintable() for name in names) or len(set(names)) < len(names):
-            raise UserError(f"{path}: the names of classes must be different texts, got {shown(names)}; copy the file again")
-    return found[0], found[1]
+    if not all(isinstance(name, str) and name.isprintable() for name in names) or len(set(names)) < len(names):
+        raise UserError(f"{path}: the names of classes must be different texts, got {shown(names)}; copy the file again")
+    return names

@@ -1,5 +1,6 @@
 """A whole data set, wherever it comes from: what every source gives, and all that is known of it before training."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ class RawData(NamedTuple):
     """What each sample is called outside: its path below data.root, or FILE:ROW. None for digits and CIFAR: the row."""
     skipped: tuple[Skipped, ...] = ()
     """What was found and left out."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read, a line each."""
     files_hash: str = ""
     """16 hex digits of which samples there are, in which part and under which label; empty for digits and CIFAR."""
 
@@ -61,6 +64,55 @@ class RawData(NamedTuple):
         rows = getattr(self.parts, part)
         rows = np.zeros(0, dtype=np.int64) if rows is None else rows
         return self.inputs[rows], self.labels[rows]
+
+
+def rows_of_parts(raw: RawData) -> dict[str, np.ndarray]:
+    """{part: rows} of the parts that the source has."""
+    return {part: rows for part, rows in raw.parts._asdict().items() if rows is not None}
+
+
+def listing_hash(raw: RawData, sizes: np.ndarray) -> str:
+    """16 hex digits of which samples there are: part, label and identity of each, and the size of its file.
+
+    Args:
+        raw: with identities.
+        sizes: (N,) bytes of each sample's file, or 0.
+    """
+    digest = hashlib.sha256()
+    names = [] if raw.identities is None else raw.identities
+    for part, rows in rows_of_parts(raw).items():
+        for row in rows:
+            name = raw.class_names[raw.labels[row]]
+            digest.update(f"{part}|{name}|{names[row]}|{sizes[row]}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
+
+
+def kept(raw: RawData, keep: np.ndarray, skipped: tuple[Skipped, ...] = ()) -> RawData:
+    """A data set without some of its rows and without the classes that then have none, numbered anew.
+
+    Args:
+        raw: the data set.
+        keep: (N,) bool.
+        skipped: what to say of those that go.
+    """
+    rows = np.flatnonzero(keep)
+    new_row = np.cumsum(keep) - 1
+    parts = {part: new_row[old[keep[old]]] for part, old in rows_of_parts(raw).items()}
+    labels = raw.labels[rows]
+    truth = None if raw.true_labels is None else raw.true_labels[rows]
+    classes = np.unique(labels if truth is None else np.concatenate([labels, truth]))
+    new_label = np.zeros(len(raw.class_names), dtype=np.int64)
+    new_label[classes] = np.arange(len(classes))
+    return raw._replace(
+        inputs=raw.inputs[rows],
+        labels=new_label[labels],
+        parts=Parts(**parts),
+        class_names=tuple(raw.class_names[label] for label in classes),
+        true_labels=None if truth is None else new_label[truth],
+        hashes=None if raw.hashes is None else raw.hashes[rows],
+        identities=None if raw.identities is None else tuple(raw.identities[row] for row in rows),
+        skipped=(*raw.skipped, *skipped),
+    )
 
 
 def train_and_test(

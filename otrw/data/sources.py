@@ -1,6 +1,6 @@
-"""Where images come from: a source gives all images of a data set as uint8 arrays, train and test.
+"""Where samples come from: digits and CIFAR here; folders, tables and embeddings of one's own in own.py.
 
-A new source is a function that returns `RawData` and a case in `load_source`.
+A new source is a function that returns `RawData`, and a case in `load_raw`.
 """
 
 from collections.abc import Callable
@@ -8,12 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
+from otrw.config import DataConfig
 from otrw.data.duplicates import image_hashes, refuse_copies
+from otrw.data.labels_file import with_labels_file
+from otrw.data.own import load_own
 from otrw.data.parquet import load_parquet
 from otrw.data.raw import RawData, train_and_test
 from otrw.errors import UserError, first_line
 
 TEST_SHARE_OF_DIGITS = 3  # every third image of a class: scikit-learn's digits come without a test set
+
+
+def load_raw(config: DataConfig) -> RawData:
+    """The data set that settings name, with hashes; with the labels of data.labels_file where there is one.
+
+    Raises:
+        UserError: for files that are missing, damaged or there twice.
+    """
+    if config.is_own:
+        return load_own(config)
+    raw = load_source(config.source, root=config.root, layout=config.layout, download=config.download, cache=config.cache)
+    return raw if config.labels_file is None else with_labels_file(raw, config.labels_file)
 
 
 def load_source(source: str, *, root: str, layout: str, download: bool, cache: str) -> RawData:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +12,7 @@ from otrw.data.files import ImageFiles
 from otrw.errors import check
 from otrw.models.library_nets import NetInput
 
+IMAGES_AT_A_TIME = 4096
 SHARE_OF_CENTRE = 0.875
 """Of the shorter side, that evaluation crops from the centre where a net has no share of its own: 224 of 256 pixels."""
 
@@ -49,16 +49,43 @@ def normalisation(config: DataConfig, own: NetInput | None, images: Tensor | Ima
         images: (N, height, width, channels) uint8 of the training set; of images in files ImageNet's figures are taken.
 
     Returns:
-        (channels,) and (channels,), on the CPU; of a library's net three, also for grey images.
+        (channels,) and (channels,), on the CPU; of a library's net three, also for grey images. Of embeddings (D,) and (D,).
     """
+    if isinstance(images, Tensor) and images.dim() == 2:
+        return feature_statistics(images)
     if not config.mean and own is None and isinstance(images, Tensor):
-        pixels = images.reshape(-1, images.shape[3]).cpu().numpy().astype(np.float64)
-        return torch.from_numpy(pixels.mean(0)).float(), torch.from_numpy(pixels.std(0)).float().clamp_min(1e-3)
+        return pixel_statistics(images)
     default = (own.mean, own.std) if own else (IMAGENET_MEAN, IMAGENET_STD)
     mean, std = (config.mean, config.std) if config.mean else default
     channels = 3 if own or not isinstance(images, Tensor) else images.shape[3]
     check(len(mean) in (1, channels), "data.mean", list(mean), f"have {channels} numbers, one a colour channel")
     return 255 * torch.tensor(mean), 255 * torch.tensor(std)
+
+
+def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, from counts of the 256 values: exact, and without a copy as floats.
+
+    Args:
+        images: (N, height, width, channels) uint8.
+
+    Returns:
+        (channels,) and (channels,) float32 on the CPU, in [0, 255]; the latter at least 1e-3.
+    """
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in range(images.shape[3]):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for some in images.split(IMAGES_AT_A_TIME):
+            counts += torch.bincount(some[..., channel].reshape(-1), minlength=256).cpu()
+        means.append((counts * values).sum() / counts.sum())
+        deviations.append(((counts * (values - means[-1]) ** 2).sum() / counts.sum()).sqrt())
+    return torch.stack(means).float(), torch.stack(deviations).float().clamp_min(1e-3)
+
+
+def feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature, (N, D) -> (D,) and (D,) float32; 1 where a feature does not vary."""
+    std, mean = torch.std_mean(features.cpu().double(), dim=0, correction=0)
+    return mean.float(), torch.where(std > 1e-6 * mean.abs(), std, 1.0).float()
 
 
 @dataclass(frozen=True)

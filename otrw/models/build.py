@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from otrw.errors import UserError, first_line
+from otrw.models.features import FeatureBackbone
 from otrw.models.heads import Net, make_head
 from otrw.models.library_nets import (
     AUXILIARY,
@@ -82,11 +83,13 @@ def couples_samples(module: nn.Module) -> bool:
 
 
 def _own_start(name: str, in_channels: int, width_multiplier: float, found: Weights | None, source: str) -> _Start:
-    backbone: ResNetBackbone | SmallBackbone
+    backbone: ResNetBackbone | SmallBackbone | FeatureBackbone
     if name in BLOCKS_PER_STAGE:
         backbone = ResNetBackbone(name, in_channels, width_multiplier)
     elif name == "small":
         backbone = SmallBackbone(in_channels, width_multiplier)
+    elif name in ("linear", "mlp"):
+        backbone = FeatureBackbone(in_channels, width_multiplier, hidden=name == "mlp")
     else:
         raise ValueError(f"unknown model {name!r}")
     if found is not None:

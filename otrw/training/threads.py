@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-SMALL_NETS = ("small",)
+SMALL_NETS = ("small", "linear", "mlp")
 """Nets whose operations are so short that threads cost more in waiting for each other than they save."""
 
 
