@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from otrw.config import Config, DataConfig, Variant, flatten, to_dict
-from otrw.config.command_line import PRESETS, parse_config
+from otrw.config.command_line import PRESET_OF_OWN, PRESETS, parse_config
 from otrw.config.known_data import KNOWN_DATA, OTHER_DATA
 from otrw.config.variants import TITLES, variant_config
 from otrw.errors import UserError
@@ -28,7 +28,8 @@ class Setting(NamedTuple):
     """What is being learned from: methods are compared inside one setting only."""
 
     dataset: str
-    """digits, cifar10, cifar100 or cifar100_coarse; "other data named ..." where the images are not those of that name"""
+    """digits, cifar10, cifar100 or cifar100_coarse; "other data named ..." where the images are not those of that name;
+    of one's own the folder's name and a hash of what is in it"""
     label_noise: str
     label_noise_rate: float
 
@@ -167,8 +168,8 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
     result = record.result
     config, known_epochs = _with_true_epochs(record.config, stage1_runs)
     data = config.get("data")
-    if not isinstance(data, dict) or data.get("source") not in KNOWN_DATA:
-        raise UserError("config.yaml: data.source must be digits, cifar10 or cifar100")
+    if not isinstance(data, dict) or data.get("source") not in (*KNOWN_DATA, *PRESET_OF_OWN):
+        raise UserError(f"config.yaml: data.source must be one of {', '.join((*KNOWN_DATA, *PRESET_OF_OWN))}")
     if data.get("labels", "fine") not in ("fine", "coarse"):
         raise UserError(f"config.yaml: data.labels must be fine or coarse, got {data['labels']!r}")
     noise = data.get("label_noise", "none"), float(data.get("label_noise_rate", 0.0))
@@ -205,7 +206,7 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
 def _dataset(data: Mapping, result: Mapping) -> str:
     """The data set's name; other images that lay under that name are called so, and never stand in a table beside it."""
     found = result.get("dataset")
-    if isinstance(found, str) and found.startswith(OTHER_DATA):
+    if isinstance(found, str) and (found.startswith(OTHER_DATA) or data["source"] in PRESET_OF_OWN):
         return found
     return data["source"] + ("_coarse" if data.get("labels") == "coarse" else "")
 
@@ -251,7 +252,8 @@ def _preset(config: Mapping, variant: Variant, own: Mapping) -> tuple[str, Confi
     """Name and settings of the preset; in records that name none, one with the same method, else that of the data."""
     data = config["data"]
     named = (config.get("run") or {}).get("preset")
-    name = named or KNOWN_DATA[data["source"]].preset
+    source = data["source"]
+    name = named or (PRESET_OF_OWN[source] if source in PRESET_OF_OWN else KNOWN_DATA[source].preset)
     for other in [] if named else sorted(path.stem for path in PRESETS.glob("*.yaml")):
         candidate = _preset_config(other)
         with suppress(UserError):  # a preset that has no such variant

@@ -1,5 +1,6 @@
 """The folder of a run, and in it the folder of each variant: made, found again, and held against other processes."""
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,6 +24,7 @@ from otrw.training.tracking import Journal
 
 Report = Callable[[dict], None]
 """Told every line of metrics.jsonl, on the main process."""
+MOST_CHARACTERS = 60  # of the data's name in that of a run
 
 
 def open_folder(config: Config, held: ExitStack) -> Path:
@@ -48,8 +50,14 @@ def open_folder(config: Config, held: ExitStack) -> Path:
 def _default_name(config: Config) -> str:
     data = config.data
     noise = f"-noise{100 * data.label_noise_rate:g}" if data.label_noise_rate else ""
-    name = f"{data.source}_lt-if{data.imbalance_factor:g}{noise}-seed{config.run.seed}"
+    what = f"{data.source}_lt-if{data.imbalance_factor:g}" if not data.is_own else _plain(Path(data.root).resolve().name)
+    name = f"{what}{noise}-seed{config.run.seed}"
     return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _plain(name: str) -> str:
+    """A folder's name without what a shell takes for something else."""
+    return re.sub(r"[^\w.-]+", "_", name)[:MOST_CHARACTERS].strip("_.") or "run"
 
 
 def open_variant(

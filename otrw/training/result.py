@@ -1,9 +1,12 @@
 """The end of a variant: evaluated for the record, and the record written."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from otrw import distributed
+from otrw.config import Config
 from otrw.config.known_data import data_set_name
 from otrw.data.datasets import Datasets
 from otrw.models.build import num_parameters
@@ -30,13 +33,8 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
     test_errors = [line["test"]["error"] for line in lines if "test" in line]
     result = {
         "row": config.variants[0],
-        "dataset": data_set_name(
-            config.data.source,
-            is_coarse=config.data.labels == "coarse",
-            num_classes=data.num_classes,
-            num_test=len(data.test),
-        ),
-        "imbalance_factor": config.data.imbalance_factor,
+        "dataset": data_name(config, data),
+        "imbalance_factor": imbalance_factor(config, data),
         "seed": config.run.seed,
         "test": summary(session, counts),
         "best_epoch_test_error": min(test_errors, default=None),
@@ -50,6 +48,7 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         "given_sizes": data.given_sizes.tolist(),
         "true_sizes": data.true_sizes.tolist(),
         "split_hash": data.split_hash,
+        **({} if data.facts is None else {"data": _facts(data)}),
         "copies": str(data.copies),
         "seconds": round(seconds, 1),
     }
@@ -67,6 +66,28 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
     distributed.barrier()
     return result
+
+
+def data_name(config: Config, data: Datasets) -> str:
+    """What the data are called in tables: digits, cifar100_coarse; of one's own the folder, and a hash of what is in it."""
+    if data.facts is None:
+        is_coarse = config.data.labels == "coarse"
+        return data_set_name(config.data.source, is_coarse=is_coarse, num_classes=data.num_classes, num_test=len(data.test))
+    return f"{Path(config.data.root).expanduser().resolve().name} {str(data.facts['files_hash'])[:6]}"
+
+
+def imbalance_factor(config: Config, data: Datasets) -> float:
+    """Size of the largest class over the size of the smallest: as it was asked for, or as one's own data are."""
+    if config.data.imbalance_factor is not None:
+        return config.data.imbalance_factor
+    return round(float(data.true_sizes.max() / data.true_sizes.min().clamp_min(1)), 2)
+
+
+def _facts(data: Datasets) -> dict:
+    sizes = {"train": len(data.train), "meta": len(data.meta), "test": len(data.test)}
+    sizes["validation"] = 0 if data.validation is None else len(data.validation)
+    trust = {"meta_is_checked": data.meta_is_checked, "knows_truth": data.knows_truth}
+    return {**(data.facts or {}), "num_samples": sizes, **trust, "notes": list(data.notes)}
 
 
 def _write_record(
@@ -110,7 +131,7 @@ def _write_record(
             "label_transport": config.ot.label_transport,
             "meta_loss_factor": config.stage2.meta_loss_factor,
             "learning_rate": config.stage2.optimizer.learning_rate,
-            "imbalance_factor": config.data.imbalance_factor,
+            "imbalance_factor": result["imbalance_factor"],
             "label_noise_rate": config.data.label_noise_rate,
             "seed": config.run.seed,
         },

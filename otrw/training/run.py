@@ -30,7 +30,7 @@ from otrw.training.folder import Report, finished_result, open_folder, open_vari
 from otrw.training.process_group import start_accelerator
 from otrw.training.progress import Progress
 from otrw.training.provenance import identity, stage1_as_trained
-from otrw.training.result import make_result
+from otrw.training.result import data_name, make_result
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
 from otrw.training.stop import StopRequest
@@ -144,15 +144,20 @@ def _embedding_cache(config: Config, data: Datasets, net: Net, accelerator: Acce
 def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator, folder: Path) -> str:
     """What is about to be trained, in a few lines."""
     wrong = int((data.train.labels != data.train.true_labels).sum())
+    samples = "images" if data.train.inputs.dim() == 4 else "samples"
+    held_out = "" if data.validation is None else f"{len(data.validation)} validation and "
     lines = [
-        f"{config.data.source}: {len(data.train)} training images in {data.num_classes} classes of "
+        f"{data_name(config, data)}: {len(data.train)} training {samples} in {data.num_classes} classes of "
         f"{int(data.true_sizes.max())} down to {int(data.true_sizes.min())},",
-        f"  {len(data.meta)} trusted meta images, {len(data.test)} test images",
+        f"  {len(data.meta)} {'trusted' if data.meta_is_checked else 'unchecked'} meta {samples}, "
+        f"{held_out}{len(data.test)} test {samples}",
+        *(f"  {note}" for note in data.notes),
     ]
     if str(data.copies):
         lines.append(f"  {data.copies}")
     if wrong:
-        lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, on purpose")
+        whence = "on purpose" if config.data.label_noise != "none" else "as the files say"
+        lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, {whence}")
     lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
     if couples_samples(net) and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")

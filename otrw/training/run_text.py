@@ -29,6 +29,10 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
     sizes, given = result["true_sizes"], result["given_sizes"]
     num_test = sum(map(sum, result["confusion"]))
     noise = f", {data.label_noise} label noise {100 * data.label_noise_rate:g} %" if data.label_noise_rate else ""
+    facts = result.get("data")
+    meta = f"{data.num_meta_per_class} meta images a class"
+    if facts is not None:
+        meta = f"{facts['num_samples']['meta']} meta samples, {'checked' if facts['meta_is_checked'] else 'taken on trust'}"
     lines = [
         f"## {TITLES[config.variants[0]]}, seed {config.run.seed}",
         "",
@@ -36,7 +40,7 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
         f"{result['seconds']:.0f} s.",
         "",
         f"- data: {result['dataset']}, {sum(given)} training images in {len(sizes)} classes of {max(sizes)} down to "
-        f"{min(sizes)} (imbalance {data.imbalance_factor:g}){noise}; {data.num_meta_per_class} meta images a class; "
+        f"{min(sizes)} (imbalance {result['imbalance_factor']:g}){noise}; {meta}; "
         f"{num_test} test images; split `{result['split_hash']}`",
         f"- net: {model['name']}, width {model['width_multiplier']:g}, {model['num_parameters']:,} parameters",
         f"- stage 1: {config.stage1.epochs} epochs, {config.stage1.loss.name}",

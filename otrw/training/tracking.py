@@ -107,13 +107,13 @@ class Journal:
         """The training samples of lowest weight, as a picture with their labels; weight 0.2 counts a fifth of the mean.
 
         Args:
-            images: (n, H, W, C) uint8, of all training samples.
+            images: (n, H, W, C) uint8, of all training samples; of embeddings (n, D) no picture is made.
             given: (n,) labels of the training set.
             suggested: (n,) labels held more probable: of the transport plan, or the net's predictions.
             weights: (n,) weights of mean 1.
             class_names: by label.
         """
-        if not self._writer:
+        if not self._writer or images.dim() != 4:  # embeddings have no picture
             return
         order = weights.argsort(stable=True)[:NUM_SUSPECTS]
         labels, others, lowest = (column[order.to(column.device)].tolist() for column in (given, suggested, weights))
@@ -126,7 +126,7 @@ class Journal:
         Args:
             name: of the set; the projector opens on the first in alphabetical order, so train comes before unseen_test.
             embeddings: (n, D); at most `NUM_PROJECTED`, evenly spaced, are kept.
-            images: (n, H, W, C) uint8.
+            images: (n, H, W, C) uint8; of embeddings (n, D) there are no thumbnails.
             columns: {name: n values}, such as class and weight; the first labels the points.
         """
         if not self._writer:
@@ -138,7 +138,7 @@ class Journal:
             embeddings.cpu()[chosen],
             metadata=[[values[i] for values in facts.values()] for i in chosen.tolist()],
             metadata_header=list(facts),
-            label_img=images.cpu()[chosen].permute(0, 3, 1, 2).float() / 255,
+            label_img=images.cpu()[chosen].permute(0, 3, 1, 2).float() / 255 if images.dim() == 4 else None,
             tag=name,
             global_step=self.num_lines,
         )

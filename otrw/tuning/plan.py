@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, get_args
 
 from otrw.config import Config, Variant, flatten, to_dict
-from otrw.config.command_line import parse_config
+from otrw.config.command_line import PRESET_OF_OWN, parse_config
 from otrw.config.earlier_names import with_present_names
 from otrw.config.known_data import KNOWN_DATA, NUM_COARSE_CLASSES
 from otrw.config.variants import variant_config
@@ -20,7 +20,8 @@ from otrw.records.read import read_yaml
 from otrw.tuning.proposals import Algorithm
 from otrw.tuning.space import check_values, grid_size, load_space, parse_space, to_plain
 
-"""Validation images a class where the config does not say: cut out before the tail is made, from 178, 5000 and 500."""
+HELD_OUT_OF_OWN = 20
+"""Validation samples a class of one's own data, at most half of what is left of it; not used where they have a set for it."""
 METRICS = tuple(f"validation/{name}" for name in ("balanced_error", "error", "loss", "many_error", "medium_error", "few_error"))
 DEFAULT_TRIALS = 16
 MOST_GRID_TRIALS = 10_000
@@ -150,7 +151,7 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         "processes_per_trial": processes,
         "cpus_per_trial": options.cpus_per_trial or float(processes),
         "gpus_per_trial": gpus,
-        "num_validation": config.data.num_validation_per_class * _num_classes(config),
+        "num_validation": 0 if config.data.is_own else config.data.num_validation_per_class * _num_classes(config),
         "space": to_plain(space),
         "given": given,
         "config": to_dict(config),
@@ -220,6 +221,7 @@ def describe(plan: Plan) -> list[str]:
     """What is about to be searched, in a few lines."""
     search, config = plan.search, plan.search["config"]
     per_class = config["data"]["num_validation_per_class"]
+    own = f"the validation set of the data, or up to {per_class} held-out samples a class"
     grace, epochs = search["grace_epochs"], search["epochs"]
     early = f", stopped early by ASHA from epoch {grace} of {epochs} on"
     if {"stage2.epochs", "stage2.rounds"} & search["space"].keys():
@@ -229,7 +231,8 @@ def describe(plan: Plan) -> list[str]:
         f"search in {plan.folder}",
         f"  {search['trials']} settings{seeds} of {search['row']} by {search['algorithm']} search"
         + (early if search["scheduler"] == "asha" else ""),
-        f"  judged by {search['metric']} on {search['num_validation']} held-out images ({per_class} a class)",
+        f"  judged by {search['metric']} on "
+        + (f"{search['num_validation']} held-out images ({per_class} a class)" if search["num_validation"] else own),
     ]
     if search["given"]["data.num_validation_per_class"] != per_class:
         lines.append("  held out by the search: the best config that it writes trains on them again")
@@ -243,11 +246,12 @@ def _searched_config(rest: list[str]) -> tuple[list[str], Config]:
     """(arguments for parse_config, config) with a validation set, unless it is ruled out in so many words."""
     if any(piece.partition("=")[0] == "--run.resume" for piece in rest):
         raise UserError("--run.resume must go with launch/train.py; a search goes on by --resume and its folder")
-    num_held_out = KNOWN_DATA[parse_config(rest).data.source].num_held_out_per_class
-    named = any(piece.partition("=")[0] == "--config" for piece in rest)
+    source = parse_config(rest).data.source
+    num_held_out = KNOWN_DATA[source].num_held_out_per_class if source in KNOWN_DATA else HELD_OUT_OF_OWN
     # first, so that whatever else names it wins
     held_out = f"--data.num_validation_per_class={num_held_out}"
-    base = [held_out, *([] if named else ["--config", "digits_lt"]), *rest]
+    named = any(piece.partition("=")[0] == "--config" for piece in rest)
+    base = [held_out, *([] if named else ["--config", PRESET_OF_OWN.get(source, "digits_lt")]), *rest]
     config = parse_config(base)
     check(
         config.data.num_validation_per_class >= 1,
