@@ -90,7 +90,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     """
     view = view_of(config, own)
     raw = load_raw(config)
-    divided = own_split(config, raw, seed) if config.is_own else None
+    divided, facts = (own_split(config, raw, seed), facts_of(raw)) if config.is_own else (None, None)
     if divided is not None:
         raw = raw._replace(parts=raw.parts._replace(test=divided.test))
     assert raw.parts.test is not None
@@ -155,7 +155,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
         meta_is_checked=divided is None or divided.meta_is_checked,
         notes=() if divided is None else tuple(note for note in (*divided.notes, *raw.notes, skipped_note(raw)) if note),
-        facts=None if divided is None else facts_of(raw),
+        facts=facts,
     )
 
 

@@ -124,7 +124,7 @@ def _images_of_class(root: Path, top: str, class_name: str, skipped: list[Skippe
                 waiting.append(entry.path)
             elif not entry.name.lower().endswith(suffixes()):
                 skipped.append(Skipped(identity, "no image by its name"))
-            elif not identity.isprintable():
+            elif not os.path.relpath(entry.path, root).isprintable():
                 skipped.append(Skipped(identity, "a name that is no printable text"))
             else:
                 try:

@@ -204,6 +204,9 @@ def _separated(path: Path, text: str) -> dict[str, list]:
     except csv.Error as error:
         raise UserError(f"{path} is no whole CSV file ({first_line(error)})") from None
     names, rows = (lines[0], lines[1:]) if lines else ([], [])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} must have one column {twice!r}, got {names.count(twice)}")
     wrong = next((row for row, line in enumerate(rows) if len(line) != len(names)), None)
     if wrong is not None:
         raise UserError(f"{path}: row {wrong} must have {len(names)} values as the first line has, got {len(rows[wrong])}")
