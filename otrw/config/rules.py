@@ -98,6 +98,8 @@ RANGES: dict[str, Range] = {
     "ot.epsilon": Range(0, 1e6, is_open_low=True),
     "ot.mixing": SHARE,
     "ot.label_softening": SHARE,
+    "ot.weight_power": Range(0, 100),
+    "ot.confidence_power": Range(0, 100),
     "ot.label_transport": SHARE,
     "ot.dropped_share": BELOW_ONE,
     "ot.num_plan_rounds": Range(1, 1000),

@@ -54,6 +54,15 @@ class OTConfig:
     (paper; sqrt 2 where they differ)."""
     label_softening: float = 0.0
     """Share of the model's own prediction in a training sample's label vector, in [0, 1]."""
+    weight_power: float = 1.0
+    """alpha of the weights w_n^alpha p_n^beta, w the transport's and p_n the predicted probability of the given label, scaled
+    so that every given class keeps its mass. Below 1 smooths, above 1 sharpens."""
+    confidence_power: float = 0.0
+    """beta of the same; 0 asks for no predictions."""
+    predictions: Literal["net", "out_of_fold", "out_of_fold_balanced"] = "net"
+    """Whose predictions label_softening and confidence_power take: the net's own, which has seen the labels; or a linear probe
+    of the embeddings in five folds, each sample predicted by a probe of the other four, with every class weighing the same
+    (out_of_fold_balanced) or not."""
     reference: Literal["samples", "prototypes"] = "samples"
     """All meta samples as atoms, or one atom a class."""
     prototype: Literal["mean_embedding", "mean_image"] = "mean_embedding"
@@ -108,6 +117,15 @@ class OTConfig:
             self.stopping,
             f"be 'marginal' with ot.solver={self.solver}",
             "the released code's rule is one of ot.solver=sinkhorn",
+        )
+        for key in ("weight_power", "confidence_power"):
+            check(getattr(self, key) >= 0, f"ot.{key}", getattr(self, key), "be >= 0")
+        is_plain = self.weight_power == 1 and self.confidence_power == 0
+        check(
+            is_plain or (self.scope == "dataset" and self.parametrization == "logits"),
+            "ot.confidence_power",
+            self.confidence_power,
+            "be 0, and ot.weight_power 1, with ot.scope=batch or ot.parametrization=weights",
         )
         check(self.num_plan_rounds >= 1, "ot.num_plan_rounds", self.num_plan_rounds, "be >= 1")
         check(self.transition_prior > 0, "ot.transition_prior", self.transition_prior, "be > 0", "try 0.2")

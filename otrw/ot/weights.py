@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from otrw.ot.semi_dual import SumSamples, whole
 from otrw.ot.sinkhorn import SinkhornResult, sinkhorn, transport_cost
 
 
@@ -31,6 +32,43 @@ def envelope_gradient(b: Tensor, g: Tensor, mean_g: Tensor) -> Tensor:
 def descend(theta: Tensor, gradient: Tensor, *, learning_rate: float, weight_decay: float) -> Tensor:
     """theta - lr (gradient + decay theta), (n,); a sample without mass (theta of -inf) stays without."""
     return torch.where(theta == -torch.inf, theta, theta - learning_rate * (gradient + weight_decay * theta))
+
+
+def product_weights(
+    weights: Tensor,
+    confidence: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    weight_power: float,
+    confidence_power: float,
+    sum_samples: SumSamples = whole,
+) -> Tensor:
+    """w'_n = M_c w_n^alpha p_n^beta / sum over class c of w^alpha p^beta, c the given label of sample n, M_c its sum of w.
+
+    Two opinions of a label: the transport weight w knows what the class looks like to someone trusted, p, the probability of
+    the label by a classifier that has not seen the sample, what it looks like to all samples that carry it. As experts that
+    err independently their product is the better judge (Hinton, Neural Computation 2002); every class keeps its mass, so
+    that only the weights inside a class change. A class whose products are all 0 keeps its weights.
+
+    Args:
+        weights: (n,) w >= 0 of this process's samples.
+        confidence: (n,) p in [0, 1].
+        labels: (n,) given class indices.
+        num_classes: C.
+        weight_power: alpha >= 0; below 1 smooths, above 1 sharpens.
+        confidence_power: beta >= 0.
+        sum_samples: all-reduce of a sum over samples.
+
+    Returns:
+        (n,) in the type of the weights.
+    """
+    w = weights.double()
+    product = w.pow(weight_power) * confidence.double().pow(confidence_power)
+    sums = torch.zeros(2, num_classes, dtype=torch.float64, device=w.device)
+    before, after = sum_samples(sums.index_add_(1, labels, torch.stack([w, product])))
+    factor = torch.where(after > 0, before / after.clamp_min(torch.finfo(torch.float64).tiny), 0)
+    return torch.where(after[labels] > 0, factor[labels] * product, w).to(weights.dtype)
 
 
 class UnrolledStep(NamedTuple):

@@ -75,6 +75,11 @@ def _uses_label_cost(value: _Value) -> bool:
     return _has_atoms(value) and value("ot.mixing") != 1
 
 
+def _uses_predictions(value: _Value) -> bool:
+    softens = _uses_label_cost(value) and value("ot.label_softening") != 0
+    return softens or (_transports(value) and value("ot.confidence_power") != 0)
+
+
 def _uses_beta(value: _Value) -> bool:
     """The control, the oracle and the start of sgd; and a stage 1 with deferred re-weighting, which every variant has."""
     own = _weights(value) in ("class_balanced", "oracle", "sgd", *LOOKS_AGAIN)
@@ -125,6 +130,9 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.mixing": _has_atoms,
     "ot.label_cost": _uses_label_cost,
     "ot.label_softening": _uses_label_cost,
+    "ot.weight_power": _transports,
+    "ot.confidence_power": _transports,
+    "ot.predictions": _uses_predictions,
     "ot.reference": _has_atoms,
     "ot.prototype": lambda value: _has_atoms(value) and value("ot.reference") == "prototypes",
     "ot.label_transport": lambda value: _transports(value) or _weights(value) == "trusted_probe",

@@ -13,11 +13,11 @@ from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError, check
 from otrw.ot.cost import label_vectors
-from otrw.ot.noise_aware import label_mass, noise_aware_plan
 from otrw.ot.semi_relaxed import semi_relaxed
-from otrw.ot.sinkhorn import SOLVERS, SinkhornResult, sample_mass, transported_labels
+from otrw.ot.sinkhorn import SOLVERS, sample_mass, transported_labels
 from otrw.ot.weights import WeightNet
 from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
+from otrw.reweight.noise_aware import confident_weights, solve_noise_aware
 from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost
 from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
 from otrw.seeds import seed_for
@@ -158,7 +158,8 @@ class OTReweighter:
             embeddings: (n, D) of this process's samples.
             labels: (n,) their given class indices.
             index: (n,) which samples they are, every sample on exactly one process; on one process it may be left out.
-            predictions: (n, C) class probabilities of the model, needed for label_softening.
+            predictions: (n, C) class probabilities of the model, needed for label_softening and confidence_power; for the
+                second those of a model that has not seen the sample, by cross-validation.
 
         Returns:
             (N,) weights, replicated; a copy that later calls do not change.
@@ -175,13 +176,17 @@ class OTReweighter:
         local_embeddings, local_labels, local_predictions = rows
         assert local_embeddings is not None
         assert local_labels is not None
+        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
         if config.weights == "noise_aware":
-            self._fit_noise_aware(local_embeddings, local_labels, index, axis)
-            return self.weights.clone()
+            found = solve_noise_aware(config, self._atoms(), local_embeddings, local_labels, axis)
+            self.weights = table(index, found.solution.mass * self.num_samples, self.num_samples)
+            self.label_targets = table(index, found.posterior, self.num_samples)
+            self._targets = None if found.targets is None else table(index, found.targets, self.num_samples)
+            self.transition, self.class_share = found.transition, found.class_share
+            return self._finish(found.solution, local_labels, local_predictions, index, axis)
         cost = make_cost(config, self._atoms(), local_embeddings, local_labels, local_predictions)
         problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples, index)
         theta, solution = self._solve(problem, local_embeddings, self.theta[index])
-        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
         if config.weights == "sgd":
             self.theta = table(index, theta, self.num_samples)
         if config.weights == "sgd" and config.parametrization == "weights":
@@ -191,8 +196,7 @@ class OTReweighter:
         if config.label_transport > 0:
             labels_back = transported_labels(cost, solution.result, config.epsilon, self._atoms().label_vectors)
             self.label_targets = table(index, labels_back, self.num_samples)
-        self._diagnose(solution)
-        return self.weights.clone()
+        return self._finish(solution, local_labels, local_predictions, index, axis)
 
     @torch.no_grad()
     def step(self, index: Tensor, embedding: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -342,10 +346,12 @@ class OTReweighter:
                 raise UserError(
                     f"fit needs the sample index of each row, unless one process gives all {self.num_samples} samples in order"
                 )
-            if config.label_softening > 0 and predictions is None:
-                raise UserError("fit needs the model's predictions (n, C) with label_softening > 0")
+            wants_predictions = config.confidence_power > 0 or (config.label_softening > 0 and config.weights != "noise_aware")
+            if wants_predictions and predictions is None:
+                key = "confidence_power" if config.confidence_power > 0 else "label_softening"
+                raise UserError(f"fit needs the model's predictions (n, C) with {key} > 0")
             rows = [embeddings, labels, None]
-            if config.label_softening > 0 and predictions is not None:
+            if wants_predictions and predictions is not None:
                 softened = checked_embeddings(predictions, "predictions", self.device)
                 check(softened.shape == (len(embeddings), self.num_classes), "predictions", tuple(softened.shape), "be (n, C)")
                 rows[2] = softened
@@ -358,35 +364,16 @@ class OTReweighter:
         check_index(index, len(embeddings), self.num_samples)
         return rows, index
 
-    def _fit_noise_aware(self, embeddings: Tensor, labels: Tensor, index: Tensor, axis: SampleAxis) -> None:
-        config, atoms = self.config, self._atoms()
-        plan = noise_aware_plan(
-            embeddings,
-            labels,
-            atoms.embeddings,
-            atoms.labels,
-            self.num_classes,
-            num_rounds=config.num_plan_rounds,
-            transition_prior=config.transition_prior,
-            prototype_cap=config.prototype_cap,
-            sum_samples=axis.sum,
-        )
-        mass = label_mass(plan, labels, config.label_transport, logsumexp_samples=axis.logsumexp)
-        weights = mass.sum(1)
-        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
-        self.weights = table(index, weights, self.num_samples)
-        self.label_targets = table(index, plan.log_posterior.exp(), self.num_samples)
-        self._targets = None
-        if config.label_transport > 0:  # a sample without mass keeps its given label: it has no say
-            given = label_vectors(labels, self.num_classes)
-            shares = torch.where(weights[:, None] > 0, mass / weights[:, None], given)
-            self._targets = table(index, shares, self.num_samples)
-        self.transition, self.class_share = plan.transition, plan.class_share
-        error = torch.tensor(plan.change, device=self.device)
-        potentials = SinkhornResult(
-            plan.class_share.log(), torch.zeros_like(weights), error, config.num_plan_rounds, True, "closed_form"
-        )
-        self._diagnose(Solution(weights / self.num_samples, potentials, 0, 0.0))
+    def _finish(
+        self, solution: Solution, labels: Tensor, predictions: Tensor | None, index: Tensor, axis: SampleAxis
+    ) -> Tensor:
+        """The product with the predicted probability of the given label, where it is asked for; diagnostics; a copy."""
+        if self.config.weight_power != 1 or self.config.confidence_power != 0:
+            product = confident_weights(self.config, self.weights[index], labels, predictions, self.num_classes, axis)
+            table = distributed.gather_by_index if axis.is_sharded else _put_by_index
+            self.weights = table(index, product, self.num_samples)
+        self._diagnose(solution)
+        return self.weights.clone()
 
     def _solve(self, problem: Problem, embeddings: Tensor, theta: Tensor) -> tuple[Tensor, Solution]:
         match self.config.weights:

@@ -19,6 +19,7 @@ from otrw.training.early_learning import EarlyLearning
 from otrw.training.losses import Loss, forward_corrected
 from otrw.training.meta_weight_net import MetaWeightNet
 from otrw.training.metrics import wrong_label_figures
+from otrw.training.probe import out_of_fold_opinions
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,9 @@ class Weighting:
         self.reweighter.set_reference(*self._reference(net))
         if self.per_batch:
             return None
-        local, _ = self.embed(net, self.data.train, False)
-        self.weights = self.reweighter.fit(
-            local.embeddings, self.data.train.labels[local.index], local.index, local.probabilities
-        )
+        local, embeddings = self.embed(net, self.data.train, False)
+        predictions = self._predictions(local, embeddings)
+        self.weights = self.reweighter.fit(local.embeddings, self.data.train.labels[local.index], local.index, predictions)
         self.targets = self.reweighter.targets(self.data.train.labels)
         if self.config.ot.weights == "noise_aware":
             scores = self.wrong_label_scores()
@@ -268,6 +268,21 @@ class Weighting:
             self.meta_weight_net.load_full_state(_below("meta_weight_net.", state))
         if self.reweighter is not None:
             self.reweighter.load_state_dict(_below("reweighter.", state))
+
+    def _predictions(self, local: Embedded, embeddings: Tensor) -> Tensor:
+        """(n, C) of this process's samples: the net's, or those of a probe that has not seen the sample."""
+        kind, train = self.config.ot.predictions, self.data.train
+        if kind == "net":
+            return local.probabilities
+        probe = partial(
+            out_of_fold_opinions,
+            embeddings.cpu().numpy(),
+            train.labels.cpu().numpy(),
+            self.data.num_classes,
+            seed=self.config.run.seed,
+            balanced=kind == "out_of_fold_balanced",
+        )
+        return torch.as_tensor(distributed.on_main(probe)).to(local.embeddings)[local.index]
 
     def _judged(self, net: nn.Module) -> competitors.Judgement:
         """A competitor's judgement of the training samples, made on the main process and shared."""

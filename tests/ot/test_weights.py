@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otrw.ot.weights import WeightNet, effective_number_weights, envelope_gradient, unrolled_step
+from otrw.ot.weights import WeightNet, effective_number_weights, envelope_gradient, product_weights, unrolled_step
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
@@ -122,3 +122,20 @@ def test_weight_net_is_its_formula_and_scores_each_sample_alone():
     order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
     torch.testing.assert_close(net(embeddings[order]), scores[order])
     torch.testing.assert_close(net(embeddings[2:3]), scores[2:3])
+
+
+def test_products_of_weights_keep_the_mass_of_every_class_and_are_products_inside_it():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    weights, confidence = torch.tensor([0.2, 0.8, 0.5, 2.0, 1.0, 3.0]), torch.tensor([1.0, 0.5, 0.0, 0.25, 0.5, 0.1])
+    got = product_weights(weights, confidence, labels, 4, weight_power=1.0, confidence_power=1.0)
+    assert got.tolist() == pytest.approx([0.5, 1.0, 0.0, 1.5, 1.5, 3.0])
+    same = product_weights(weights, confidence, labels, 4, weight_power=1.0, confidence_power=0.0)
+    assert torch.allclose(same, weights)
+    flat = product_weights(weights, confidence, labels, 4, weight_power=0.0, confidence_power=0.0)
+    assert flat.tolist() == pytest.approx([0.5, 0.5, 0.5, 1.5, 1.5, 3.0])
+
+
+def test_a_class_whose_products_vanish_keeps_its_weights():
+    labels, weights = torch.tensor([0, 0, 1]), torch.tensor([0.5, 1.5, 1.0])
+    got = product_weights(weights, torch.tensor([0.0, 0.0, 1.0]), labels, 2, weight_power=1.0, confidence_power=1.0)
+    assert torch.equal(got, weights)

@@ -89,6 +89,8 @@ def of(variant, **values):
     [
         ("ot", {"stage2__meta_batch_size": 7}, {}),
         ("ot", {"stage2__meta_forward": "separate"}, {}),
+        ("ot", {"ot__predictions": "out_of_fold"}, {"ot__label_softening": 0.0}),
+        ("class_balanced", {"ot__confidence_power": 1.0, "ot__weight_power": 7.0}, {}),
         ("ot", {"ot__transition_prior": 7.0, "ot__num_plan_rounds": 7, "ot__prototype_cap": 7.0}, {}),
         ("ot_noise_aware_meta", {"ot__epsilon": 7.0, "ot__mixing": 0.3, "ot__label_softening": 0.3}, {}),
         ("ot_noise_aware_meta", {"ot__label_cost": "mean_squared", "ot__solver": "pot", "ot__prototype": "mean_image"}, {}),
@@ -124,6 +126,9 @@ def test_what_a_variant_does_not_use_does_not_split_it(variant, changed, given):
         ("ot", {"stage2__embeddings": "forward"}, {"ot__reference": "prototypes", "ot__prototype": "mean_image"}),
         ("ot", {"ot__label_softening": 0.25}, {}),
         ("ot_noise_aware", {"ot__transition_prior": 7.0}, {}),
+        ("ot", {"ot__weight_power": 0.5}, {}),
+        ("ot", {"ot__confidence_power": 0.5}, {}),
+        ("ot", {"ot__predictions": "out_of_fold"}, {"ot__confidence_power": 1.0}),
         ("ot_noise_aware", {"ot__num_plan_rounds": 7}, {}),
         ("ot_noise_aware", {"ot__prototype_cap": 7.0}, {}),
         ("ot_noise_aware_labels_meta", {"ot__label_transport": 0.7}, {}),

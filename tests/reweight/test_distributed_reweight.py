@@ -17,7 +17,7 @@ FITS = {  # steps small enough to descend: longer ones jump between clusters and
     "sgd": {"weights": "sgd", "num_steps": 8, "learning_rate": 0.3, "weight_decay": 1e-3},
     "sgd weights": {"weights": "sgd", "parametrization": "weights", "num_steps": 8, "learning_rate": 0.3},
     "network": {"weights": "network", "num_steps": 8, "learning_rate": 0.3, "hidden_size": 8},
-    "noise_aware": {"weights": "noise_aware"},
+    "noise_aware": {"weights": "noise_aware", "weight_power": 0.5, "confidence_power": 0.5},
 }
 STEPS = {
     "semi_relaxed": {"weights": "semi_relaxed"},

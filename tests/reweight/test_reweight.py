@@ -256,6 +256,21 @@ def test_without_label_transport_noise_aware_targets_are_the_given_labels():
     assert make().wrong_label_scores(labels) is None
 
 
+@pytest.mark.parametrize("kind", ["semi_relaxed", "noise_aware"])
+def test_weights_times_the_confidence_of_another_model_keep_the_mass_of_every_class(kind):
+    _, _, embeddings, labels = problem()
+    predictions = torch.randn(NUM_SAMPLES, NUM_CLASSES, generator=torch.Generator().manual_seed(4)).softmax(1)
+    plain = make(weights=kind).fit(embeddings, labels)
+    product = make(weights=kind, weight_power=0.5, confidence_power=2.0).fit(embeddings, labels, predictions=predictions)
+    expected = plain.sqrt() * predictions[torch.arange(NUM_SAMPLES), labels] ** 2
+    for label in range(NUM_CLASSES):
+        members = labels == label
+        share = expected[members] / expected[members].sum()
+        torch.testing.assert_close(product[members], plain[members].sum() * share)
+    with pytest.raises(UserError, match="confidence_power > 0"):
+        make(weights=kind, confidence_power=1.0).fit(embeddings, labels)
+
+
 @pytest.mark.parametrize(("key", "value"), [("scope", "batch"), ("reference", "prototypes")])
 def test_noise_aware_weights_need_all_samples_and_all_trusted_ones(key, value):
     with pytest.raises(UserError, match="noise_aware"):

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -59,6 +60,28 @@ def test_samples_are_drawn_by_the_weights_of_the_last_refresh(tmp_path):
         curves.append(losses[-3:])
     assert curves[0][0] == curves[1][0]
     assert curves[0][1] != curves[1][1]
+
+
+def test_the_confidence_is_that_of_a_probe_that_has_not_seen_the_sample(tmp_path):
+    """The net's own predictions, and those of out-of-fold probes, give other weights; class masses are the same."""
+    masses, weights = [], []
+    for predictions in ("net", "out_of_fold", "out_of_fold_balanced"):
+        config = parse_config(
+            [
+                *("--stage1.epochs=2", "--stage2.epochs=1", "--stage2.rounds=1", "--run.tensorboard=false", "--data.cache="),
+                *(f"--run.directory={tmp_path}", f"--run.name={predictions}", "--variants=[ot_noise_aware]"),
+                *("--ot.confidence_power=1", f"--ot.predictions={predictions}", "--stage2.trainable=classifier"),
+            ]
+        )
+        made = run(config)
+        masses.append(torch.tensor(made.variants["ot_noise_aware"]["weights"]["class_mass"]))
+        columns = pyarrow.parquet.read_table(made.folder / "ot_noise_aware" / "weights.parquet")
+        assert {"target_label", "wrong_label_score"} <= set(columns.column_names)
+        weights.append(torch.tensor(columns["weight"].to_numpy()))
+    for mass in masses:
+        torch.testing.assert_close(mass, torch.full((10,), 0.1), atol=1e-5, rtol=0)
+    assert not torch.allclose(weights[0], weights[1], rtol=0.1)
+    assert not torch.allclose(weights[1], weights[2], rtol=0.1)
 
 
 def test_logits_are_float32_under_autocast():
