@@ -16,14 +16,16 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from otrw.commands.exit import exit_with_message
+from otrw.config import to_dict
+from otrw.config.command_line import parse_config
 from otrw.records import ledger
+from otrw.records.fingerprint import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = Path(__file__).resolve().with_suffix("")
@@ -66,34 +68,43 @@ def main() -> None:
     parser.add_argument("--pieces", nargs="+", choices=[*PIECES, WHOLE], default=[*PIECES, WHOLE], help="some of them")
     parser.add_argument("--directory", type=Path, default=Path("runs/strong_ablation"), help="folder of the runs")
     parser.add_argument("--table", action="store_true", help="train nothing; print the table of what is recorded")
-    options, others = parser.parse_known_args()
+    options, rest = parser.parse_known_args()
+    words = [word for argument in rest for word in argument.split("=", 1)]
+    others = {path.removeprefix("--"): value for path, value in zip(words[::2], words[1::2], strict=False)}
     if not options.table:
         for piece in options.pieces:
             train(piece, options.directory, options.epochs, options.seed, others)
     print_tables(Console())
 
 
-def train(piece: str, directory: Path, epochs: int, seed: int, others: list[str]) -> None:
+def settings_of(piece: str, epochs: int, seed: int) -> dict[str, str]:
+    """What a run of a piece changes in preset `strong`."""
+    return ({} if piece == WHOLE else BASE | PIECES[piece]) | {
+        "data.num_validation_per_class": BASE["data.num_validation_per_class"],
+        "stage1.epochs": str(epochs),
+        "run.seed": str(seed),
+        "run.threads": "1",
+        "run.evaluate_every_epochs": str(epochs),
+        "variants": "[stage1]",
+    }
+
+
+def arguments_of(settings: dict[str, str]) -> list[str]:
+    """As they are typed."""
+    return ["--config", "strong", *(f"--{path}={value}" for path, value in settings.items())]
+
+
+def train(piece: str, directory: Path, epochs: int, seed: int, others: dict[str, str]) -> None:
     """One run to its end, from where it stopped, and its record copied."""
-    words = [word for argument in others for word in argument.split("=", 1)]
-    source = next((value for path, value in pairwise(words) if path == "--data.source"), "cifar10")
-    name = f"{source}-{epochs}epochs-{piece}-seed{seed}"
+    settings = settings_of(piece, epochs, seed) | {"run.directory": str(directory), **others}
+    key = fingerprint(to_dict(parse_config(arguments_of(settings))), with_seed=True)
+    name = f"{settings.get('data.source', 'cifar10')}-{epochs}epochs-{piece}-seed{seed}-{key[:6]}"
     folder = directory / name
     if not (folder / "stage1" / "result.json").exists():
         if folder.exists():
             arguments = ["--run.resume", str(folder)]
         else:
-            settings = ({} if piece == WHOLE else BASE | PIECES[piece]) | {
-                "data.num_validation_per_class": BASE["data.num_validation_per_class"],
-                "stage1.epochs": str(epochs),
-                "run.seed": str(seed),
-                "run.threads": "1",
-                "run.evaluate_every_epochs": str(epochs),
-                "run.directory": str(directory),
-                "run.name": name,
-                "variants": "[stage1]",
-            }
-            arguments = ["--config", "strong", *(f"--{path}={value}" for path, value in settings.items()), *others]
+            arguments = arguments_of(settings | {"run.name": name})
         command = [sys.executable, "launch/train.py", *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
@@ -111,13 +122,15 @@ def print_tables(console: Console) -> None:
         if isinstance(record, str):
             console.print(record)
             continue
-        piece = record.path.parent.name.rpartition("-")[0].rpartition("-")[2]
-        data = record.config["data"]
-        key = data["source"], data["imbalance_factor"], record.config["stage1"]["epochs"], record.result["seed"]
+        piece = record.path.parent.name.split("-")[2]
+        data, net = record.config["data"], record.result["model"]
+        net_text = f"{net['name']} x {net['width_multiplier']:g}"
+        key = data["source"], data["imbalance_factor"], net_text, record.config["stage1"]["epochs"], record.result["seed"]
         groups.setdefault(key, {})[piece] = record.result
-    for (source, factor, epochs, seed), results in sorted(groups.items()):
+    for (source, factor, net_text, epochs, seed), results in sorted(groups.items()):
         table = Table(
-            title=f"{source}, factor {factor:g}, {epochs} epochs, seed {seed}: validation error in %", title_justify="left"
+            title=f"{source}, factor {factor:g}, {net_text}, {epochs} epochs, seed {seed}: validation error in %",
+            title_justify="left",
         )
         for column in ("base and", "error", "against base", "many", "medium", "few", "seconds"):
             table.add_column(column, justify="left" if column == "base and" else "right")
