@@ -105,9 +105,17 @@ class DataConfig:
     have a trusted set; where they have none, their labels are taken on trust."""
     num_validation_per_class: int = 0
     """Images a class of a balanced validation set for choosing hyper-parameters; cut out before the tail is made."""
-    label_noise: Literal["none", "symmetric", "similar"] = "none"
+    num_meta_used_per_class: int | None = None
+    """How many of the meta images that were cut out are used; null uses all. The split stays as it is, and fewer are a part
+    of more, so that runs with few and with many share everything else."""
+    num_classes_without_meta: int = 0
+    """So many classes, the rarest, have no meta image at all."""
+    meta_label_noise_rate: float = 0.0
+    """Share of the used meta images with a wrong label, any other class: a trusted set that is not quite right. In [0, 1)."""
+    label_noise: Literal["none", "symmetric", "similar", "instance"] = "none"
     """symmetric: a wrong label is any other class. similar: it is the class most easily confused (arXiv 1609.03683).
-    Meta, validation and test labels stay right."""
+    instance: whether and to what depends on the image itself (arXiv 2006.07836, appendix). Meta, validation and test labels
+    stay right."""
     label_noise_rate: float = 0.0
     """Probability that a training label is wrong, in [0, 1)."""
     labels_file: str | None = None
@@ -163,11 +171,11 @@ class DataConfig:
             "only cifar100 has coarse labels",
         )
         check(
-            self.label_noise != "similar" or not self.is_own,
+            self.label_noise not in ("similar", "instance") or not self.is_own,
             "data.label_noise",
             self.label_noise,
             f"be 'none' or 'symmetric' for {self.source}",
-            "nothing says which of your classes are similar",
+            "it is made of digits or CIFAR",
         )
         of_tables = self.source in ("table", "embeddings")
         check(self.files is None or of_tables, "data.files", self.files, "come with data.source table or embeddings")

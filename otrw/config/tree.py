@@ -119,6 +119,13 @@ class Config:
             "frozen embeddings do not change",
         )
         check(
+            self.data.num_classes_without_meta == 0 or self.ot.prototype != "mean_image",
+            "data.num_classes_without_meta",
+            self.data.num_classes_without_meta,
+            "be 0 with ot.prototype=mean_image",
+            "a class without a meta image has no mean image",
+        )
+        check(
             self.ot.scope == "dataset" or self.stage2.apply_weights == "loss",
             "stage2.apply_weights",
             self.stage2.apply_weights,

@@ -14,7 +14,7 @@ from otrw.data.duplicates import Copies, num_copies
 from otrw.data.files import ImageFiles
 from otrw.data.loader import SampleSet, Transform
 from otrw.data.long_tail import Split, long_tail_indices
-from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
+from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels, some_wrong_labels
 from otrw.data.own import facts_of, skipped_note
 from otrw.data.policies import Policy
 from otrw.data.raw import RawData
@@ -23,6 +23,7 @@ from otrw.data.split import own_split
 from otrw.data.view import ImageTransform, normalisation, view_of
 from otrw.errors import UserError
 from otrw.models.library_nets import NetInput
+from otrw.seeds import seed_for
 
 
 class Datasets(NamedTuple):
@@ -113,6 +114,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
             kind=config.label_noise,
             seed=seed,
             similar=_similar_classes(config, raw),
+            inputs=np.asarray(raw.inputs[raw.parts.train]) if config.label_noise == "instance" else None,
         )
 
     def select(rows: np.ndarray, given: np.ndarray) -> SampleSet:
@@ -133,7 +135,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     mean, std = normalisation(config, own, train.inputs)
     return Datasets(
         train=train,
-        meta=select(split.meta, checked_labels),
+        meta=select(*_trusted(config, split, checked_labels, seed)),
         validation=select(split.validation, checked_labels) if len(split.validation) else None,
         test=test,
         class_names=tuple(class_names),
@@ -157,6 +159,33 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         notes=() if divided is None else tuple(note for note in (*divided.notes, *raw.notes, skipped_note(raw)) if note),
         facts=facts,
     )
+
+
+def _trusted(
+    config: DataConfig, split: Split, checked_labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the meta set that are used, and labels of all rows, wrong for some of these where that is asked for."""
+    num_classes = int(checked_labels.max()) + 1
+    rows, labels = split.meta, checked_labels[split.meta]
+    order = np.random.default_rng(seed_for(seed, "used meta samples")).permutation(len(rows))
+    place = np.zeros(len(rows), dtype=np.int64)  # of each sample among those of its class, in this order
+    for label in range(num_classes):
+        members = order[labels[order] == label]
+        place[members] = np.arange(len(members))
+    sizes = np.bincount(checked_labels[split.train], minlength=num_classes)
+    rarest = np.argsort(sizes, kind="stable")[: config.num_classes_without_meta]
+    used = ~np.isin(labels, rarest)
+    if config.num_meta_used_per_class is not None:
+        used &= place < config.num_meta_used_per_class
+    if not used.any():
+        number = config.num_classes_without_meta
+        raise UserError(f"data.num_classes_without_meta must leave a class its meta images, got {number} of {num_classes}")
+    rows = rows[used]
+    if config.meta_label_noise_rate == 0:
+        return rows, checked_labels
+    given = checked_labels.copy()
+    given[rows] = some_wrong_labels(checked_labels[rows], num_classes, config.meta_label_noise_rate, seed=seed)
+    return rows, given
 
 
 def _without_copies(split: Split, raw: RawData) -> tuple[Split, Copies]:

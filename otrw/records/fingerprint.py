@@ -119,6 +119,9 @@ def _of_stage(stage: str) -> dict[str, Callable[[_Value], bool]]:
 
 
 USED_IF: dict[str, Callable[[_Value], bool]] = {
+    "data.num_meta_used_per_class": lambda value: not _is_stage1(value),
+    "data.num_classes_without_meta": lambda value: not _is_stage1(value),
+    "data.meta_label_noise_rate": lambda value: not _is_stage1(value),
     "data.label_noise_rate": lambda value: value("data.label_noise") != "none",
     "data.augment.padding_mode": lambda value: value("data.augment.crop_padding") != 0,
     "data.augment.num_operations": lambda value: value("data.augment.policy") == "randaugment",

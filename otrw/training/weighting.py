@@ -109,7 +109,8 @@ class Weighting:
             return self.describe()
         if self.reweighter is None:
             return None
-        self.reweighter.set_reference(*self._reference(net))
+        lacks = self.config.data.num_classes_without_meta > 0
+        self.reweighter.set_reference(*self._reference(net), allow_missing=lacks)
         if self.per_batch:
             return None
         local, embeddings = self.embed(net, self.data.train, False)

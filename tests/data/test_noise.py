@@ -8,7 +8,14 @@ import torch
 
 from otrw.config import DataConfig
 from otrw.data.datasets import make_datasets
-from otrw.data.noise import SIMILAR_CIFAR10, SIMILAR_DIGITS, next_in_group, noisy_labels
+from otrw.data.noise import (
+    SIMILAR_CIFAR10,
+    SIMILAR_DIGITS,
+    instance_dependent_labels,
+    next_in_group,
+    noisy_labels,
+    some_wrong_labels,
+)
 from otrw.errors import UserError
 
 CPU = torch.device("cpu")
@@ -123,3 +130,63 @@ def test_similar_noise_of_digits_uses_the_table_of_digits():
 def test_kind_and_rate_of_noise_come_together(changes):
     with pytest.raises(UserError, match=r"data\.label_noise_rate must agree with data\.label_noise"):
         DataConfig(**changes)
+
+
+def test_instance_noise_has_its_rate_and_gives_alike_samples_of_a_class_the_same_wrong_label():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 5000)
+    kinds = generator.integers(0, 6, len(labels))  # every class looks one of six ways
+    ways = generator.normal(size=(4, 6, 8))
+    inputs = ways[labels, kinds]
+    given = instance_dependent_labels(inputs, labels, 4, 0.3, seed=1)
+    wrong = given != labels
+    assert wrong.mean() == pytest.approx(0.3, abs=tolerance(0.3, len(labels)))
+    generator = np.random.default_rng(0)
+    shuffled = instance_dependent_labels(generator.normal(size=inputs.shape), labels, 4, 0.3, seed=1)
+
+    def most_common_share(given):
+        shares = []
+        for label in range(4):
+            for kind in range(6):
+                members = given[(labels == label) & (kinds == kind) & (given != labels)]
+                shares.append(np.bincount(members, minlength=4).max() / len(members))
+        return np.mean(shares)
+
+    assert most_common_share(given) > most_common_share(shuffled) + 0.2
+    np.testing.assert_array_equal(given, instance_dependent_labels(inputs, labels, 4, 0.3, seed=1))
+
+
+def test_rates_of_samples_stay_probabilities_however_close_the_mean_is_to_none():
+    labels = np.zeros(5000, dtype=np.int64)
+    inputs = np.random.default_rng(0).normal(size=(5000, 3))
+    given = instance_dependent_labels(inputs, labels, 3, 0.02, seed=0)
+    assert 0.03 < (given != labels).mean() < 0.15  # a normal cut at 0 has a larger mean
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.0])
+def test_so_many_trusted_labels_are_wrong_and_no_more(share):
+    labels = np.arange(100) % 10
+    given = some_wrong_labels(labels, 10, share, seed=0)
+    assert (given != labels).sum() == round(100 * share)
+
+
+def test_fewer_trusted_images_are_a_part_of_more_and_the_split_stays():
+    sets = {num: make_datasets(replace(DIGITS, num_meta_used_per_class=num), 0, CPU) for num in (1, 3, None)}
+    rows = {num: set(data.meta.source_index.tolist()) for num, data in sets.items()}
+    assert rows[1] < rows[3] < rows[None]
+    assert [len(rows[num]) for num in rows] == [10, 30, 80]
+    assert torch.equal(torch.bincount(sets[3].meta.labels), torch.full((10,), 3))
+    for data in sets.values():
+        assert data.split_hash == sets[1].split_hash
+        assert torch.equal(data.train.source_index, sets[1].train.source_index)
+
+
+def test_the_rarest_classes_can_be_without_trusted_images_and_some_can_be_wrong():
+    data = make_datasets(replace(DIGITS, num_classes_without_meta=2, meta_label_noise_rate=0.25), 0, CPU)
+    rarest = torch.argsort(data.true_sizes, stable=True)[:2]
+    assert not torch.isin(data.meta.true_labels, rarest).any()
+    assert len(data.meta) == 64
+    assert (data.meta.labels != data.meta.true_labels).sum() == 16
+    assert torch.equal(data.train.labels, data.train.true_labels)
+    with pytest.raises(UserError, match=r"^data\.num_classes_without_meta must leave a class its meta images, got 10 of 10$"):
+        make_datasets(replace(DIGITS, num_classes_without_meta=10), 0, CPU)
