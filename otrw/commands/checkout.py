@@ -4,4 +4,6 @@ from pathlib import Path
 
 ANALYSIS = Path(__file__).resolve().parents[2] / "analysis"
 RESULTS = ANALYSIS / "results"
+STUDY_RECORDS = ANALYSIS / "experiments" / "results"
+"""A folder of records for each study."""
 CHECKPOINTS = ANALYSIS / "checkpoints"

@@ -2,6 +2,7 @@
 
     python analysis/make_figures.py                                  # all, of committed records and those in runs/
     python analysis/make_figures.py analysis/results --figure class_error curves --dataset digits
+    python analysis/make_figures.py --study noise_tail               # of analysis/experiments/
     python analysis/make_figures.py --search runs/SEARCH --benchmark analysis/results/benchmarks/*.json --figure none
 
 error, class_error, class_weight and curves need only committed records; weights and reliability need the Parquet files
@@ -20,7 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from otrw.commands.checkout import RESULTS
+from otrw.commands.study_records import read_study
 from otrw.errors import UserError
+from otrw.grid.studies import STUDIES
 from otrw.records.experiments import load_experiments
 
 FIGURES = ("error", "class_error", "class_weight", "curves", "weights", "reliability")
@@ -39,6 +42,10 @@ def main(arguments: Sequence[str]) -> None:
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
+    if options.study:
+        for path in _of_study(options):
+            print(path)
+        return
     experiments, problems, _ = load_experiments(options.records or [Path("runs"), RESULTS], unique=False)
     experiments = [
         experiment for experiment in experiments if not options.dataset or experiment.setting.dataset in options.dataset
@@ -66,11 +73,25 @@ def main(arguments: Sequence[str]) -> None:
         print(line, file=sys.stderr)
 
 
+def _of_study(options: argparse.Namespace) -> list[Path]:
+    """Draw one study; the files written."""
+    import matplotlib
+
+    from otrw.analysis.figures import style
+    from otrw.analysis.figures.study import study_figure
+
+    tables = read_study(options.study, options.records)
+    first = [table for table in tables if table.metric == tables[0].metric]
+    with matplotlib.rc_context(style.styled()):
+        return style.save(study_figure(first), options.output, f"study-{options.study}", tuple(options.format))
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
     parser.add_argument("--figure", nargs="+", default=FIGURES, help=f"any of {', '.join(FIGURES)}, or none (default: all)")
     parser.add_argument("--dataset", nargs="+", default=(), help="only these data sets, such as digits or cifar10")
+    parser.add_argument("--study", help=f"one of {', '.join(STUDIES)} instead; from its committed records and runs/STUDY")
     parser.add_argument("--search", nargs="+", type=Path, default=(), help="folders of tuning/search.py to draw too")
     parser.add_argument("--benchmark", nargs="+", type=Path, default=(), help="benchmark records to draw too")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write to (default: figures)")

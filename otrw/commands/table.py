@@ -5,6 +5,7 @@
     python analysis/make_table.py runs/NAME runs/OTHER --metric few
     python analysis/make_table.py --format latex --output table.tex
     python analysis/make_table.py --write README.md                 # between its markers, committed records only
+    python analysis/make_table.py --study noise_tail                # a study of analysis/experiments/ instead
 
 Of the committed records the table shows the paper's cells at full schedule, one row a method; of folders that are named, and of
 runs/, everything. A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote.
@@ -20,9 +21,12 @@ from rich.console import Console
 
 from otrw.analysis import formats
 from otrw.analysis.main_results import main_results
+from otrw.analysis.study import study_text
 from otrw.analysis.table import METRICS, PAPER_SETTINGS, Block, make_blocks, read_published
 from otrw.commands.checkout import RESULTS
+from otrw.commands.study_records import read_study
 from otrw.errors import UserError
+from otrw.grid.studies import STUDIES
 from otrw.records.experiments import Experiment, load_experiments
 from otrw.records.ledger import replace_between, write_text
 
@@ -32,10 +36,13 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 def main(arguments: Sequence[str]) -> None:
     """Parse, read, print or write."""
     options = _options(arguments)
-    default = [RESULTS] if options.write else [RESULTS, Path("runs")]
     for root in options.records:
         if not root.is_dir():
             raise UserError(f"records must be in a folder, got {str(root)!r}, which is none")
+    if options.study:
+        _study(options)
+        return
+    default = [RESULTS] if options.write else [RESULTS, Path("runs")]
     roots = options.records or default
     loaded = load_experiments(sorted(roots, key=_is_committed))
     for line in (*loaded.problems, *(loaded.repeated if options.verbose else loaded.summary())):
@@ -105,6 +112,17 @@ def _selected(experiments: list[Experiment], options: argparse.Namespace) -> tup
     return selected.experiments, f"Records not shown: {', '.join(parts)}; --all shows them" if parts else None
 
 
+def _study(options: argparse.Namespace) -> None:
+    """Print or write the tables of a study, as Markdown."""
+    text = study_text(read_study(options.study, options.records, options.reference))
+    if options.write:
+        replace_between(options.write, f"<!-- {options.study}: begin -->", f"<!-- {options.study}: end -->", text)
+    elif options.output:
+        write_text(options.output, text)
+    else:
+        sys.stdout.write(text)
+
+
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="*", type=Path, help="folders of records (default: analysis/results and runs)")
@@ -114,6 +132,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--preset", nargs="+", default=(), help="only runs of these presets")
     parser.add_argument("--dataset", nargs="+", default=(), help="only these data sets, such as cifar10 or cifar100_coarse")
     parser.add_argument("--against", choices=("paper", "published"), default="paper", help="published: all published rows")
+    parser.add_argument("--study", help=f"one of {', '.join(STUDIES)}; from its committed records and runs/STUDY")
+    parser.add_argument("--reference", metavar="VARIANT", help="of a study: what the other methods are held against")
     parser.add_argument("--output", type=Path, help="write to this file")
     parser.add_argument("--write", type=Path, metavar="README", help=f"write as Markdown between {BEGIN} and {END}")
     parser.add_argument("--all", action="store_true", help="every record, and a row for every way in which settings differ")

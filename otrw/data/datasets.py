@@ -161,9 +161,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     )
 
 
-def _trusted(
-    config: DataConfig, split: Split, checked_labels: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _trusted(config: DataConfig, split: Split, checked_labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the meta set that are used, and labels of all rows, wrong for some of these where that is asked for."""
     num_classes = int(checked_labels.max()) + 1
     rows, labels = split.meta, checked_labels[split.meta]

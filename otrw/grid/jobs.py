@@ -70,7 +70,7 @@ def make_jobs(
                 for preset in presets:
                     if preset.endswith("_lt") and not preset.startswith(f"{dataset}_"):
                         continue
-                    jobs.append(_job(preset, dataset, factor, seed, overrides))
+                    jobs.append(make_job(preset, dataset, factor, seed, overrides))
     if not jobs:
         raise UserError(f"--presets must fit --datasets, got {' '.join(presets)} for {' '.join(datasets)}")
     names = [job.name for job in jobs]
@@ -79,7 +79,14 @@ def make_jobs(
     return jobs
 
 
-def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequence[str]) -> Job:
+def make_job(
+    preset: str, dataset: str, factor: float, seed: int, overrides: Sequence[str] = (), name: str | None = None
+) -> Job:
+    """One run of a preset on a data set; without a name it is called after them and its settings.
+
+    Raises:
+        UserError: for settings that cannot be.
+    """
     cell = ["--data.source", dataset, "--data.imbalance_factor", f"{factor:g}", "--run.seed", str(seed)]
     arguments = ["--config", preset, *cell, *CACHED_WHERE_TOO_LONG.get((preset, dataset), []), *overrides]
     config = parse_config(arguments)
@@ -90,8 +97,8 @@ def _job(preset: str, dataset: str, factor: float, seed: int, overrides: Sequenc
         for variant in variants
     }
     whole = fingerprint(to_dict(config), precision=precision, with_seed=True)
-    name = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
-    return Job(name, preset, tuple(arguments), config, hashes)
+    default = f"{preset}-{dataset}_lt-if{factor:g}-seed{seed}-{whole[:6]}"
+    return Job(name or default, preset, tuple(arguments), config, hashes)
 
 
 def finished_variants(directories: Iterable[Path]) -> dict[str, Path]:

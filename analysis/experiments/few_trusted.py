@@ -1,0 +1,9 @@
+"""How few trusted images are enough; --help explains."""
+
+import sys
+
+from otrw.commands.exit import exit_with_message
+from otrw.commands.experiment import main
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main("few_trusted", sys.argv[1:]))

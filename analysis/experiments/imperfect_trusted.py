@@ -1,0 +1,9 @@
+"""Trusted images of which some are labelled wrongly; --help explains."""
+
+import sys
+
+from otrw.commands.exit import exit_with_message
+from otrw.commands.experiment import main
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main("imperfect_trusted", sys.argv[1:]))

@@ -1,0 +1,9 @@
+"""Hidden subgroups, by the worst of them; --help explains."""
+
+import sys
+
+from otrw.commands.exit import exit_with_message
+from otrw.commands.experiment import main
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main("subgroups", sys.argv[1:]))

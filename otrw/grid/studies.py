@@ -1,0 +1,254 @@
+"""Questions asked of many runs: which conditions are compared, under which methods, as jobs of the grid. No torch.
+
+A study has cells (conditions) and variants (methods); every variant of a cell and seed starts from one stage 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from otrw.config import Variant, flatten, to_dict
+from otrw.config.command_line import parse_config
+from otrw.config.known_data import KNOWN_DATA
+from otrw.errors import UserError, check
+from otrw.grid.jobs import Job, make_job
+
+MOST_NAME = 150  # characters of a folder's name
+FACTORS = {"digits": 20.0, "cifar10": 100.0, "cifar100": 100.0}
+"""Imbalance factor of each data set in every study."""
+
+
+class Cell(NamedTuple):
+    """One condition."""
+
+    name: str
+    """In folder names and at the head of a column."""
+    settings: Mapping[str, object]
+    """What makes the condition, as dotted path -> value; cells of a study differ in these alone."""
+    panel: str = ""
+    """Cells of one panel are points of one line in the figure."""
+    place: float | None = None
+    """Where on that line; None: a place of its own."""
+    panels: tuple[str, ...] = ()
+    """More panels to which it belongs: data without wrong labels begin every line of noise."""
+
+
+class Study(NamedTuple):
+    """A question."""
+
+    name: str
+    """Of its script and its folder of records."""
+    title: str
+    axis: str
+    """What `Cell.place` counts."""
+    datasets: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    variants: tuple[Variant, ...]
+    settings: Mapping[str, object] = {}
+    """Settings of all cells."""
+    metrics: Mapping[str, str] = {"test error in %": "test.error"}
+    """{title: place in result.json}; the first is drawn."""
+    records: str = ""
+    """Folder of records, where they are another study's."""
+    asks_for: str = ""
+    """A setting that the caller must give."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its records."""
+        return self.records or self.name
+
+
+def _noise(kind: str, rates: Sequence[float]) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(f"{kind}{100 * rate:g}", {"data.label_noise": kind, "data.label_noise_rate": rate}, kind, 100 * rate)
+        for rate in rates
+    )
+
+
+CONTROLS: tuple[Variant, ...] = ("class_balanced_meta", "balanced_softmax_meta", "meta_only")
+TRUSTED: tuple[Variant, ...] = ("trusted_probe_meta", "trusted_probe_labels_meta")
+CLEANERS: tuple[Variant, ...] = (
+    "gold_correction_meta",
+    "small_loss_meta",
+    "out_of_fold_meta",
+    "cleanlab_meta",
+    "early_learning_meta",
+    "meta_weight_net_meta",
+)
+TRANSPORT: tuple[Variant, ...] = ("ot_meta", "ot_labels_meta")
+EVERYONE: tuple[Variant, ...] = ("stage1", *CONTROLS, *TRUSTED, *CLEANERS, *TRANSPORT, "oracle_meta")
+FEW: tuple[Variant, ...] = ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta")
+CLEAN = Cell("clean", {"data.label_noise": "none", "data.label_noise_rate": 0.0}, "", 0.0, ("symmetric", "similar", "instance"))
+SYMMETRIC40 = {"data.label_noise": "symmetric", "data.label_noise_rate": 0.4, "ot.label_transport": 0.5}
+QUALITY = {
+    "AUROC": "weights.label_quality_auroc",
+    "AUROC within class": "weights.label_quality_auroc_within",
+    "AUROC, three rarest": "weights.label_quality_auroc_tail",
+    "precision of right labels, three rarest": "weights.label_quality_precision_tail",
+}
+
+HEAD = {"stage2.trainable": "classifier", "stage2.rounds": 1}
+"""The classifier re-trained on embeddings of a stage 1 that learned from the wrong labels: what CPU time allows."""
+
+NOISE_TAIL = Study(
+    "noise_tail",
+    "Wrong labels and a long tail",
+    "wrong labels (%)",
+    ("digits", "cifar10", "cifar100"),
+    (CLEAN, *_noise("symmetric", (0.2, 0.4)), *_noise("similar", (0.2, 0.4)), *_noise("instance", (0.2, 0.4))),
+    EVERYONE,
+    HEAD | {"ot.label_transport": 0.5},
+)
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        NOISE_TAIL,
+        Study(
+            "few_trusted",
+            "How few trusted images are enough, 40 % wrong labels",
+            "trusted images a class",
+            ("digits", "cifar10"),
+            (
+                *(Cell(f"trusted{n}", {"data.num_meta_used_per_class": n}, "every class", n) for n in (1, 2, 5, 10, 20)),
+                *(
+                    Cell(
+                        f"trusted{n}-without2",
+                        {"data.num_meta_used_per_class": n, "data.num_classes_without_meta": 2},
+                        "none in the two rarest classes",
+                        n,
+                    )
+                    for n in (5, 20)
+                ),
+            ),
+            FEW,
+            HEAD | SYMMETRIC40 | {"data.num_meta_per_class": 20},
+        ),
+        Study(
+            "imperfect_trusted",
+            "Trusted images with wrong labels, 40 % wrong labels elsewhere",
+            "wrong labels among the trusted images (%)",
+            ("digits", "cifar10"),
+            tuple(
+                Cell(f"wrong{100 * share:g}", {"data.meta_label_noise_rate": share}, "symmetric", 100 * share)
+                for share in (0.0, 0.05, 0.1)
+            ),
+            FEW,
+            HEAD | SYMMETRIC40,
+        ),
+        Study(
+            "fine_tuning",
+            "The whole net fine-tuned, weights from fresh embeddings every second epoch, 40 % wrong labels",
+            "",
+            ("cifar10", "cifar100", "digits"),
+            (Cell("finetuned8", {}),),
+            ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta"),
+            SYMMETRIC40
+            | {
+                "stage2.trainable": "all",
+                "stage2.epochs": 8,
+                "stage2.rounds": 1,
+                "stage2.refresh_every_epochs": 2,
+                "stage2.meta_batch_size": 32,
+            },
+        ),
+        Study(
+            "subgroups",
+            "Hidden subgroups: 20 superclasses of CIFAR-100, the tail inside each",
+            "",
+            ("cifar100",),
+            (Cell("coarse", {}),),
+            ("stage1", "cross_entropy_meta", "class_balanced_meta", "meta_only", "trusted_probe_meta", "ot", "ot_meta"),
+            {"data.labels": "coarse"},
+            {"worst subgroup, test error in %": "subclass_error.max", "test error in %": "test.error"},
+        ),
+        NOISE_TAIL._replace(
+            name="finding_wrong_labels",
+            title="Finding wrong labels",
+            cells=NOISE_TAIL.cells[1:],
+            variants=("stage1", *TRUSTED[:1], "small_loss_meta", "out_of_fold_meta", "cleanlab_meta", *TRANSPORT),
+            metrics=QUALITY,
+            records="noise_tail",
+        ),
+        Study(
+            "human_errors",
+            "Labels that people gave (CIFAR-10N and CIFAR-100N, arXiv 2110.12088)",
+            "",
+            ("cifar10", "cifar100"),
+            (Cell("human", {}),),
+            EVERYONE,
+            HEAD | {"ot.label_transport": 0.5},
+            asks_for="data.labels_file",
+        ),
+    )
+}
+"""By name."""
+
+
+def study_jobs(
+    study: Study, datasets: Sequence[str], seeds: Sequence[int], cells: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> list[Job]:
+    """The jobs of a study, seed by seed.
+
+    Args:
+        study: the question.
+        datasets: some of its data sets.
+        seeds: of the runs.
+        cells: names of conditions; none takes all.
+        overrides: settings of all runs, as on a command line; own variants make runs of their own on the same stage 1.
+
+    Raises:
+        UserError: for settings that cannot be, or one that the study asks for and does not get.
+    """
+    given = {piece.split("=")[0].removeprefix("--") for piece in overrides if piece.startswith("--")}
+    if study.asks_for and study.asks_for not in given:
+        raise UserError(f"--{study.asks_for} must be given for {study.name}: it is what the study is about")
+    known = [cell.name for cell in study.cells]
+    for name in cells:
+        check(name in known, "--cells", name, f"be one of {', '.join(known)}")
+    jobs = []
+    for seed in seeds:
+        for dataset in datasets:
+            for cell in [cell for cell in study.cells if not cells or cell.name in cells]:
+                name = f"{dataset}_lt-if{FACTORS[dataset]:g}-{cell.name}-seed{seed}"
+                has_own = "variants" in given
+                arguments = [*cell_arguments(study, cell), *([] if has_own else _variants(study, cell)), *overrides]
+                job = make_job(KNOWN_DATA[dataset].preset, dataset, FACTORS[dataset], seed, arguments, name)
+                jobs.append(job._replace(name=f"{name}-{'-'.join(job.config.variants)}"[:MOST_NAME]) if has_own else job)
+    return jobs
+
+
+def cell_arguments(study: Study, cell: Cell) -> list[str]:
+    """The settings of a cell as a command line."""
+    return [f"--{path}={value}" for path, value in (*study.settings.items(), *cell.settings.items())]
+
+
+def _variants(study: Study, cell: Cell) -> list[str]:
+    """The study's variants; without wrong labels there is no oracle."""
+    is_clean = cell.settings.get("data.label_noise", study.settings.get("data.label_noise")) == "none"
+    names = [name for name in study.variants if not (is_clean or study.name == "subgroups") or not name.startswith("oracle")]
+    return [f"--variants={','.join(names)}"]
+
+
+def cell_of(study: Study, config: Mapping) -> Cell | None:
+    """The cell that a record is of, by the settings that tell the study's cells apart; None where it is of none.
+
+    Args:
+        study: the question.
+        config: nested dict, as in a variant's config.yaml.
+    """
+    settings = flatten(config)
+    paths = {path for cell in study.cells for path in cell.settings} | set(study.settings)
+    is_stage1 = settings.get("variants") == ["stage1"]
+    paths = {path for path in paths - LEFT_TO_VARIANTS if not (is_stage1 and path.startswith(("stage2.", *_OF_META)))}
+    preset = flatten(to_dict(parse_config(["--config", KNOWN_DATA[str(settings["data.source"])].preset])))
+    preset |= {"data.label_noise": "none", "data.label_noise_rate": 0.0}
+    for cell in study.cells:
+        wanted = preset | dict(study.settings) | dict(cell.settings)
+        if all(settings.get(path, wanted[path]) == wanted[path] for path in paths):
+            return cell
+    return None
+
+
+LEFT_TO_VARIANTS = {"ot.label_transport", "stage2.rounds", "stage2.refresh_every_epochs", "stage2.epochs"}
+"""Settings that a variant may switch off, or a caller cut short: they do not say which cell a record is of."""
+_OF_META = ("data.num_meta_used", "data.num_classes_without_meta", "data.meta_label")  # stage 1 is the same for all of them
