@@ -75,7 +75,7 @@ CLEANERS: tuple[Variant, ...] = (
     "early_learning_meta",
     "meta_weight_net_meta",
 )
-TRANSPORT: tuple[Variant, ...] = ("ot_meta", "ot_labels_meta")
+TRANSPORT: tuple[Variant, ...] = ("ot_meta", "ot_labels_meta", "ot_noise_aware_meta", "ot_noise_aware_labels_meta")
 EVERYONE: tuple[Variant, ...] = ("stage1", *CONTROLS, *TRUSTED, *CLEANERS, *TRANSPORT, "oracle_meta")
 FEW: tuple[Variant, ...] = ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta")
 CLEAN = Cell("clean", {"data.label_noise": "none", "data.label_noise_rate": 0.0}, "", 0.0, ("symmetric", "similar", "instance"))
