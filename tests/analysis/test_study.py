@@ -1,0 +1,114 @@
+"""Tables and figures of studies: means, paired differences, and what may be the best."""
+
+import json
+
+import pytest
+
+from otrw.analysis.study import metric_of, study_tables, study_text
+from otrw.config.variants import variant_config
+from otrw.errors import UserError
+from otrw.grid.studies import STUDIES, study_jobs
+from otrw.records import ledger
+from otrw.records.experiments import load_experiments
+
+STUDY = STUDIES["noise_tail"]
+ERRORS = {
+    "clean": {"class_balanced_meta": 5.0, "ot_labels_meta": 5.0},
+    "symmetric20": {"class_balanced_meta": 8.0, "ot_labels_meta": 6.0, "oracle_meta": 5.0},
+    "symmetric40": {"class_balanced_meta": 10.0, "ot_labels_meta": 7.0, "oracle_meta": 5.5},
+}
+
+
+def write_records(folder, cell, variant, error, seed, **result):
+    (job,) = study_jobs(STUDY, ["digits"], [seed], [cell])
+    config = json.loads(json.dumps(ledger_config(job.config, variant)))
+    where = folder / job.name / variant
+    where.mkdir(parents=True)
+    ledger.write_yaml(where / "config.yaml", config)
+    ledger.write_json(where / "environment.json", {})
+    quality = {"label_quality_auroc": error / 100}
+    content = {"row": variant, "imbalance_factor": 20.0, "seed": seed, "test": {"error": error}, "weights": quality}
+    ledger.write_json(where / "result.json", content | result)
+
+
+def ledger_config(config, variant):
+    from otrw.config import to_dict
+
+    return to_dict(variant_config(config, variant))
+
+
+@pytest.fixture
+def records(tmp_path):
+    for cell, errors in ERRORS.items():
+        for variant, error in errors.items():
+            for seed, more in enumerate((0.0, 1.0, 3.0)):
+                extra = 0.5 * seed if variant == "class_balanced_meta" else 0.0
+                write_records(tmp_path, cell, variant, error + more + extra, seed)
+    return tmp_path
+
+
+def tables_of(folder, study=STUDY, **options):
+    return study_tables(study, load_experiments([folder]).experiments, **options)
+
+
+def test_a_table_has_means_over_seeds_and_differences_pair_by_pair(records):
+    (table,) = tables_of(records)
+    assert [cell.name for cell in table.cells] == list(ERRORS)
+    assert table.reference == "ot_labels_meta"
+    value = table.rows["class_balanced_meta"]["symmetric40"]
+    assert value.mean == pytest.approx(10 + 4 / 3 + 0.5)
+    assert value.num_seeds == 3
+    assert value.against.mean == pytest.approx(3.5)
+    assert value.against.low < 3.5 < value.against.high
+    assert table.rows["ot_labels_meta"]["symmetric40"].against is None
+    best = {name for name, row in table.rows.items() if row.get("symmetric40") and row["symmetric40"].is_best}
+    assert best == {"ot_labels_meta"}  # the oracle does not compete
+
+
+def test_the_text_says_everything_that_the_table_holds(records):
+    text = study_text(tables_of(records))
+    assert "Wrong labels and a long tail: Digits-LT, factor 20" in text
+    assert "**8.3 (1.5)**" in text
+    assert "+3.5 (" in text
+    assert "Difference to OT, OT labels + meta, paired over seeds" in text
+    assert text.count("\n| class-balanced + meta") == 2
+
+
+def test_runs_on_other_samples_are_not_paired(records):
+    for path in records.glob("*seed1/class_balanced_meta/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"split_hash": "other"}))
+    (table,) = tables_of(records)
+    assert table.rows["class_balanced_meta"]["clean"].against.num_pairs == 2
+
+
+def test_of_wrong_labels_found_the_largest_share_is_the_best(records):
+    (table,) = tables_of(records, STUDIES["finding_wrong_labels"])
+    assert [cell.name for cell in table.cells] == ["symmetric20", "symmetric40"]
+    assert table.rows["class_balanced_meta"]["symmetric40"].is_best
+    assert table.rows["ot_labels_meta"]["symmetric40"].mean == pytest.approx(7 + 4 / 3)
+
+
+def test_the_worst_subgroup_is_the_largest_of_the_list(tmp_path):
+    write_records(tmp_path, "clean", "ot_meta", 5.0, 0, subclass_error=[3.0, 9.5, None])
+    (experiment,) = load_experiments([tmp_path]).experiments
+    assert metric_of(experiment, "subclass_error.max") == 9.5
+    assert metric_of(experiment, "test.nothing") is None
+
+
+def test_no_records_and_an_unknown_reference_are_one_line(records, tmp_path):
+    with pytest.raises(UserError, match=r"^--study few_trusted must have records, got none; python analysis/experiments/few"):
+        tables_of(records, STUDIES["few_trusted"])
+    with pytest.raises(UserError, match=r"^--reference must be a variant with records, got 'ot'$"):
+        tables_of(records, reference="ot")
+
+
+def test_the_figure_draws_a_line_a_method_through_what_its_panels_share(records):
+    pytest.importorskip("matplotlib", reason="figures need the report extra")
+    from otrw.analysis.figures.study import study_figure
+
+    figure = study_figure(tables_of(records))
+    (axes,) = [axes for axes in figure.axes if axes.get_visible()]
+    lines = {line.get_label(): line.get_xdata() for line in axes.get_lines()}
+    assert list(lines["OT, OT labels + meta"]) == [0, 20, 40]
+    assert list(lines["oracle + meta"]) == [20, 40]
+    assert len(axes.collections) == 3  # a band each

@@ -1,0 +1,75 @@
+"""Studies as jobs: one stage 1 for all that may share it, and every record finds back to its condition."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from otrw.config import to_dict
+from otrw.config.variants import variant_config
+from otrw.errors import UserError
+from otrw.grid.studies import FACTORS, STUDIES, cell_of, study_jobs
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "analysis" / "experiments"
+RUNNABLE = [study for study in STUDIES.values() if not study.asks_for]
+
+
+def test_every_study_has_its_script_and_no_script_is_without_one():
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_script_explains_itself(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+    assert not stopped.value.code
+    assert STUDIES[name].title in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("study", RUNNABLE, ids=lambda study: study.name)
+def test_the_config_of_every_job_and_variant_is_of_the_condition_it_was_made_for(study):
+    jobs = study_jobs(study, study.datasets, [3])
+    assert len(jobs) == len(study.cells) * len(study.datasets)
+    assert len({job.name for job in jobs}) == len(jobs)
+    for job in jobs:
+        (cell,) = [cell for cell in study.cells if job.name.endswith(f"-{cell.name}-seed3")]
+        for variant in job.hashes:
+            found = cell_of(study, to_dict(variant_config(job.config, variant)))
+            assert found is not None
+            assert found == cell or variant == "stage1"  # one stage 1 stands for conditions that differ in the trusted set
+        assert job.config.data.imbalance_factor == FACTORS[job.config.data.source]
+
+
+@pytest.mark.parametrize("name", ["few_trusted", "imperfect_trusted"])
+def test_conditions_that_differ_in_the_trusted_set_alone_share_stage_1(name):
+    jobs = study_jobs(STUDIES[name], ["digits"], [0])
+    assert len({job.hashes["stage1"] for job in jobs}) == 1
+    assert len({job.hashes["ot_meta"] for job in jobs}) == len(jobs)
+
+
+def test_data_without_wrong_labels_have_no_oracle():
+    jobs = study_jobs(STUDIES["noise_tail"], ["digits"], [0])
+    assert [job.name for job in jobs if "oracle_meta" not in job.hashes] == ["digits_lt-if20-clean-seed0"]
+
+
+def test_finding_wrong_labels_trains_nothing_that_noise_tail_has_trained():
+    trained = {value for job in study_jobs(STUDIES["noise_tail"], ["digits"], [0]) for value in job.hashes.values()}
+    wanted = {value for job in study_jobs(STUDIES["finding_wrong_labels"], ["digits"], [0]) for value in job.hashes.values()}
+    assert wanted <= trained
+
+
+def test_own_variants_are_runs_of_their_own_on_the_same_stage_1():
+    (usual,) = study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["clean"])
+    (own,) = study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["clean"], ["--variants", "ot,ot_meta"])
+    assert own.name == f"{usual.name}-ot-ot_meta"
+    assert own.hashes["stage1"] == usual.hashes["stage1"]
+    assert set(own.hashes) == {"stage1", "ot", "ot_meta"}
+
+
+def test_bad_conditions_and_settings_that_are_missing_are_refused():
+    with pytest.raises(UserError, match=r"^--cells must be one of clean, symmetric20, .*, got 'cleen'$"):
+        study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["cleen"])
+    with pytest.raises(UserError, match=r"^--data\.labels_file must be given for human_errors"):
+        study_jobs(STUDIES["human_errors"], ["cifar10"], [0])
