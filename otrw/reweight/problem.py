@@ -9,11 +9,12 @@ from torch import Tensor
 from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError
-from otrw.ot.cost import ChunkedCost, Cost, combined_cost, cosine_cost, label_cost, label_vectors
+from otrw.ot.cost import ChunkedCost, Cost, combined_cost, cosine_cost, label_cost, label_vectors, mixed_cost
 from otrw.ot.sinkhorn import LogSumExp, logsumexp_rows
 
-MAX_CHUNK_ENTRIES = 1 << 20
-"""Of a block of columns that is computed at once: 4 MiB, a few of which fit into a processor's cache."""
+MAX_CHUNK_ENTRIES = 1 << 18
+"""Of a block of columns that is computed at once: 1 MiB, which stays in a processor's cache, and new memory for which costs
+little. (A block of 4 MiB took 4 times as long an entry.)"""
 
 
 class SampleAxis(NamedTuple):
@@ -90,19 +91,17 @@ def make_cost(
         A tensor, or above `max_entries` a `ChunkedCost` that never is in memory as a whole.
     """
     num_classes, num_atoms, num_samples = reference.num_classes, len(reference.embeddings), len(embeddings)
-    atoms = torch.nn.functional.normalize(reference.embeddings, dim=1)
-    is_soft = config.label_softening > 0 and predictions is not None
-    atom_labels = reference.label_vectors if is_soft else reference.labels
+    kind, mixing = config.label_cost, config.mixing
+    unit_atoms = torch.nn.functional.normalize(reference.embeddings, dim=1)
 
     def columns(part: slice) -> Tensor:
-        given = labels[part]
-        if is_soft:
-            assert predictions is not None
-            given = label_vectors(given, num_classes, predictions[part], config.label_softening)
+        if config.label_softening == 0 or predictions is None:
+            return mixed_cost(unit_atoms, reference.labels, embeddings[part], labels[part], num_classes, kind, mixing)
+        softened = label_vectors(labels[part], num_classes, predictions[part], config.label_softening)
         return combined_cost(
-            cosine_cost(atoms, embeddings[part], is_normalized=True),
-            label_cost(atom_labels, given, num_classes, config.label_cost),
-            config.mixing,
+            cosine_cost(unit_atoms, embeddings[part]),
+            label_cost(reference.label_vectors, softened, num_classes, kind),
+            mixing,
         )
 
     if num_atoms * num_samples <= max_entries(config):

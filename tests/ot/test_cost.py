@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from otrw.ot.cost import ChunkedCost, blocks, combined_cost, cosine_cost, label_cost, label_vectors
+from otrw.ot.cost import ChunkedCost, blocks, combined_cost, cosine_cost, label_cost, label_vectors, mixed_cost
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
@@ -127,3 +127,18 @@ def test_a_dense_cost_is_one_block():
     ((part, block),) = blocks(dense)
     assert block is dense
     assert part == slice(0, 7)
+
+
+@pytest.mark.parametrize("kind", ["mean_squared", "euclidean"])
+@pytest.mark.parametrize("mixing", [0.0, 0.3, 1.0])
+def test_the_mixed_cost_is_the_mix_of_both(kind, mixing):
+    generator = torch.Generator().manual_seed(0)
+    reference, embeddings = torch.randn(6, 5, generator=generator), torch.randn(40, 5, generator=generator)
+    reference_labels, labels = torch.arange(6) % 4, torch.randint(4, (40,), generator=generator)
+    unit = torch.nn.functional.normalize(reference, dim=1)
+    one_hot = label_cost(label_vectors(reference_labels, 4), label_vectors(labels, 4), 4, kind)
+    torch.testing.assert_close(label_cost(reference_labels, labels, 4, kind), one_hot, rtol=0, atol=0)
+    expected = combined_cost(cosine_cost(reference, embeddings), one_hot, mixing)
+    torch.testing.assert_close(
+        mixed_cost(unit, reference_labels, embeddings, labels, 4, kind, mixing), expected, rtol=0, atol=1e-6
+    )
