@@ -1,9 +1,12 @@
 """How fast entropic transport is solved, against the libraries that solve it too, as ratios measured in one run.
 
-    python analysis/bench_sinkhorn.py                                        # every size and epsilon; an hour and more
+    python analysis/bench_sinkhorn.py                                        # every size and epsilon; hours
     python analysis/bench_sinkhorn.py --sizes 100x2048 --epsilons 0.1 0.02 --limit-seconds 5
-    python analysis/bench_sinkhorn.py --processes --sizes 1000x16384         # one and two processes, and bytes exchanged
+    python analysis/bench_sinkhorn.py --table                                # of the record, in Markdown
     python analysis/bench_sinkhorn.py --plot ratios.png                      # of the record
+
+A cell is a size, an epsilon and a number of threads; it is measured in a process of its own and added to the record at once.
+Cells that the record has are passed over, unless --again is given, so that an interrupted run goes on.
 
 The problem: unit embeddings at random (64-d), cost half cosine and half label (euclidean, 10 classes), b not uniform, float32.
 Peers: POT's `sinkhorn_log`, `sinkhorn` (numpy in float64 and torch in float32) and `smooth_ot_semi_dual` with negative entropy;
@@ -13,7 +16,8 @@ The error is the L1 distance of both marginals of the plan from a and b, in floa
 for all. A peer runs for 10, 15, 23, ... iterations, without a check of its own where it lets one, until its plan is good enough
 or one call takes more than --limit-seconds: the time is that of the first number of iterations that suffices. What does not get
 there is shown with the error that it reached. jax is timed after compilation. Solvers take turns; times are the least of the
-rounds.
+rounds. On one thread ratios are those of processor time, which other processes disturb little, on several those of the clock.
+Memory is by how much the peak of the process rises in one call (Linux).
 """
 
 import argparse
@@ -22,7 +26,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -37,7 +40,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from otrw import distributed
 from otrw.commands.exit import exit_with_message
 from otrw.errors import check
 from otrw.ot.batched import newton_batched
@@ -174,6 +176,21 @@ def _ott(name: str, problem: Problem) -> Callable[[float], Callable[[], Answer]]
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
+class Seconds(NamedTuple):
+    """Of one call."""
+
+    clock: float
+    processor: float
+
+    @property
+    def compared(self) -> float:
+        """What ratios are made of."""
+        return self.processor if torch.get_num_threads() == 1 else self.clock
+
+
+NEVER = Seconds(float("inf"), float("inf"))
+
+
 class Found(NamedTuple):
     """A call that reaches an error, or the best one within the limit."""
 
@@ -183,11 +200,27 @@ class Found(NamedTuple):
     reached: bool
 
 
-def timed(call: Callable[[], Answer]) -> tuple[float, Answer]:
+def timed(call: Callable[[], Answer]) -> tuple[Seconds, Answer]:
     """Seconds, and what came back."""
-    start = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     answer = call()
-    return time.perf_counter() - start, answer
+    return Seconds(time.perf_counter() - clock, time.process_time() - processor), answer
+
+
+def peak_mebibytes(call: Callable[[], Answer]) -> float | None:
+    """By how much one call raises the memory of this process; None where the system does not tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_kibibytes("VmRSS")
+        call()
+        return round((_status_kibibytes("VmHWM") - before) / 1024, 1)
+    except OSError:
+        return None
+
+
+def _status_kibibytes(key: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1])
 
 
 def find(name: str, problem: Problem, targets: list[float], limit_seconds: float) -> dict[float, Found]:
@@ -198,15 +231,15 @@ def find(name: str, problem: Problem, targets: list[float], limit_seconds: float
         errors = {target: error_of(problem, call()) for target, call in calls.items()}
         return {target: Found(calls[target], errors[target], None, errors[target] <= target) for target in targets}
     found: dict[float, Found] = {}
-    best, number, begin = None, float(FIRST_ITERATIONS), time.perf_counter()
+    best, number, spent = None, float(FIRST_ITERATIONS), 0.0
     while True:
         call = make(number)
         seconds, answer = timed(call)
+        spent += seconds.compared
         now = Found(call, error_of(problem, answer), int(number), False)
         best = now if best is None or now.error < best.error else best
         found |= {t: now._replace(reached=True) for t in targets if now.error <= t and t not in found}
-        spent = time.perf_counter() - begin
-        if len(found) == len(targets) or MORE_ITERATIONS * seconds > limit_seconds or spent > 5 * limit_seconds:
+        if len(found) == len(targets) or MORE_ITERATIONS * seconds.compared > limit_seconds or spent > 5 * limit_seconds:
             return {target: found.get(target, best) for target in targets}
         number *= MORE_ITERATIONS
 
@@ -222,29 +255,33 @@ def compare(size: str, epsilon: float, names: list[str], targets: list[float], o
             print(f"{name} left out: not installed", file=sys.stderr)
         except Exception as error:  # a peer's failure is a result, not ours to raise
             print(f"{name} left out: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
-    seconds = {key: float("inf") for key in calls}
+    seconds = dict.fromkeys(calls, NEVER)
     for _ in range(options.rounds):
         for key, found in calls.items():
-            if seconds[key] == float("inf") or seconds[key] < options.limit_seconds / options.rounds:
-                seconds[key] = min(seconds[key], timed(found.call)[0])
+            if seconds[key] is NEVER or seconds[key].compared < options.limit_seconds / options.rounds:
+                now = timed(found.call)[0]
+                seconds[key] = min(seconds[key], now, key=lambda s: s.compared)
     entries = []
     for (name, target), found in calls.items():
         own = seconds["otrw", target]
         entries.append(
             {
-                "size": size,
-                "epsilon": epsilon,
-                "target_error": target,
-                "threads": torch.get_num_threads(),
+                **_cell(size, epsilon, target),
                 "solver": name,
                 "reached": found.reached,
                 "error": float(f"{found.error:.2e}"),
                 "iterations": found.iterations,
-                "milliseconds": round(1e3 * seconds[name, target], 3),
-                "times_otrw": round(seconds[name, target] / own, 2),
+                "milliseconds": round(1e3 * seconds[name, target].clock, 3),
+                "processor_milliseconds": round(1e3 * seconds[name, target].processor, 3),
+                "times_otrw": round(seconds[name, target].compared / own.compared, 2),
+                "peak_mebibytes": peak_mebibytes(found.call),
             }
         )
     return entries
+
+
+def _cell(size: str, epsilon: float, target: float) -> dict[str, Any]:
+    return {"size": size, "epsilon": epsilon, "target_error": target, "threads": torch.get_num_threads()}
 
 
 def compare_batches(size: str, epsilon: float, targets: list[float], rounds: int, num_problems: int = 64) -> list[dict]:
@@ -257,94 +294,20 @@ def compare_batches(size: str, epsilon: float, targets: list[float], rounds: int
         run = partial(newton_batched, cost, problems[0].log_a, log_b, epsilon=epsilon, tolerance=tolerance)
         result = run()
         errors = [error_of(p, (result.f[i], result.g[i])) for i, p in enumerate(problems)]
-        seconds = min(timed(lambda run=run: run()[:2])[0] for _ in range(rounds))  # type: ignore[misc]
+        rounds_seconds = [timed(lambda run=run: run()[:2])[0] for _ in range(rounds)]  # type: ignore[misc]
+        seconds = min(rounds_seconds, key=lambda s: s.compared)
         entries.append(
             {
-                "size": size,
-                "epsilon": epsilon,
-                "target_error": target,
-                "threads": torch.get_num_threads(),
+                **_cell(size, epsilon, target),
                 "solver": f"otrw batch of {num_problems}",
                 "reached": max(errors) <= target,
                 "error": float(f"{max(errors):.2e}"),
                 "iterations": None,
-                "milliseconds": round(1e3 * seconds / num_problems, 4),
+                "milliseconds": round(1e3 * seconds.clock / num_problems, 4),
+                "processor_milliseconds": round(1e3 * seconds.processor / num_problems, 4),
             }
         )
     return entries
-
-
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
-def compare_processes(size: str, epsilon: float, targets: list[float], rounds: int) -> list[dict]:
-    """One and two gloo processes of one thread each."""
-    entries = []
-    for target in targets:
-        times = {}
-        for count in (1, 2):
-            with tempfile.TemporaryDirectory() as folder:
-                arguments = f"process,{size},{epsilon},{target},{rounds},{folder}"
-                workers = [
-                    _start_worker(["--worker", arguments, "--threads", "1"], 1, {"RANK": str(r), "WORLD_SIZE": str(count)})
-                    for r in range(count)
-                ]
-                answers = [json.loads(w.communicate()[0].splitlines()[-1]) for w in workers]
-            times[count] = answers[0]["seconds"]
-            entries.append(
-                {
-                    "size": size,
-                    "epsilon": epsilon,
-                    "target_error": target,
-                    "processes": count,
-                    "milliseconds": round(1e3 * times[count], 3),
-                    "speedup": round(times[1] / times[count], 2),
-                    **{key: answers[0][key] for key in ("sweeps", "exchanges", "bytes_exchanged", "error")},
-                }
-            )
-    return entries
-
-
-def process_worker(size: str, epsilon: str, target: str, rounds: str, folder: str) -> None:
-    """Every process makes the problem and takes its share of the samples."""
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if count > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
-    problem = make_problem(*parse_size(size), float(epsilon))
-    mine = torch.arange(rank, len(problem.log_b), count)
-    cost, log_b = problem.cost[:, mine].contiguous(), problem.log_b[mine]
-    sizes: list[int] = []
-
-    def sum_samples(x: Tensor) -> Tensor:
-        sizes.append(x.numel() * x.element_size())
-        return distributed.all_reduce_sum(x)
-
-    best = float("inf")
-    for _ in range(int(rounds)):
-        distributed.barrier()
-        sizes.clear()
-        start = time.perf_counter()
-        result = solve(
-            cost,
-            problem.log_a,
-            log_b,
-            epsilon=float(epsilon),
-            tolerance=float(target),
-            sample_index=mine,
-            sum_samples=sum_samples,
-        )
-        best = min(best, time.perf_counter() - start)
-    is_exchanged = count > 1
-    facts = {
-        "seconds": best,
-        "sweeps": result.num_iterations,
-        "error": float(result.marginal_error),
-        "exchanges": len(sizes) * is_exchanged,
-        "bytes_exchanged": sum(sizes) * is_exchanged,
-    }
-    print(json.dumps(facts), flush=True)
-    distributed.barrier()
-    distributed.shut_down()
 
 
 # --- command ----------------------------------------------------------------------------------------------------------
@@ -358,15 +321,11 @@ def parse_size(size: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _start_worker(arguments: list[str], threads: int, variables: dict[str, str] | None = None) -> subprocess.Popen:
+def _run_worker(arguments: list[str], threads: int) -> dict | None:
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     command = [sys.executable, str(Path(__file__).resolve()), *arguments]
-    environment = {**os.environ, **limits, "JAX_PLATFORMS": "cpu", **(variables or {})}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def _run_worker(arguments: list[str], threads: int) -> dict | None:
-    worker = _start_worker(arguments, threads)
+    environment = {**os.environ, **limits, "JAX_PLATFORMS": "cpu"}
+    worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     output, errors = worker.communicate()
     print(errors[-2000:], file=sys.stderr, end="")
     if worker.returncode != 0:
@@ -374,24 +333,20 @@ def _run_worker(arguments: list[str], threads: int) -> dict | None:
     return json.loads(output.splitlines()[-1])
 
 
-def work(kind: str, *rest: str, options: argparse.Namespace) -> None:
-    """What a process that this script started does."""
+def work(size: str, epsilon: float, options: argparse.Namespace) -> None:
+    """What the process of a cell does."""
     threads = options.threads[0]
     torch.set_num_threads(threads)
-    if hasattr(os, "sched_setaffinity") and kind != "process":  # jax has no number of threads to set
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if hasattr(os, "sched_setaffinity"):  # jax has no number of threads to set
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
     torch.set_grad_enabled(False)
     warnings.simplefilter("ignore")  # of peers, on overflow and slow convergence: the error tells
-    match kind:
-        case "process":
-            process_worker(*rest)
-        case _:
-            size, epsilon = rest
-            names = [n for n in OURS if n == "otrw" or parse_size(size)[0] >= 100] + options.solvers
-            entries = compare(size, float(epsilon), names, options.errors, options)
-            if parse_size(size)[1] <= 128:
-                entries += compare_batches(size, float(epsilon), options.errors, options.rounds)
-            print(json.dumps({"entries": entries}))
+    names = [n for n in OURS if n == "otrw" or parse_size(size)[0] >= 100] + options.solvers
+    entries = compare(size, epsilon, names, options.errors, options)
+    if parse_size(size)[1] <= 128:
+        entries += compare_batches(size, epsilon, options.errors, options.rounds)
+    print(json.dumps({"entries": entries}))
 
 
 def print_entries(console: Console, entries: list[dict]) -> None:
@@ -403,7 +358,7 @@ def print_entries(console: Console, entries: list[dict]) -> None:
             f"{entry['target_error']:.0e}",
             str(entry["threads"]),
             entry["solver"],
-            f"{entry['milliseconds']:.3g}",
+            f"{_compared(entry):.3g}",
             f"{entry['times_otrw']:.2f}" if "times_otrw" in entry else "",
             "yes" if entry["reached"] else f"{entry['error']:.0e}",
         )
@@ -437,8 +392,36 @@ def plot(record: Path, output: Path) -> None:
     figure.savefig(output, dpi=150)
 
 
+def _compared(entry: dict) -> float:
+    """Milliseconds that the ratios are made of; earlier records have those of the clock alone."""
+    return entry.get("processor_milliseconds" if entry["threads"] == 1 else "milliseconds", entry["milliseconds"])
+
+
+def markdown(entries: list[dict]) -> str:
+    """A line a cell and error: ours, the fastest peer that reaches the error, and whoever came closest otherwise."""
+    lines = ["| K x N, epsilon | error | threads | ours (ms) | fastest peer that reaches it | its time / ours |"]
+    lines.append("| --- | --- | ---: | ---: | --- | ---: |")
+    cells = {(e["size"], e["epsilon"], e["target_error"], e["threads"]) for e in entries}
+    order = {size: i for i, size in enumerate(SIZES)}
+    for cell in sorted(cells, key=lambda c: (order.get(c[0], 99), c[3], -c[1], -c[2])):
+        here = [e for e in entries if (e["size"], e["epsilon"], e["target_error"], e["threads"]) == cell]
+        (own,) = (e for e in here if e["solver"] == "otrw")
+        peers = [e for e in here if e["solver"] in PEERS]
+        there = sorted((e for e in peers if e["reached"]), key=lambda e: e["times_otrw"])
+        if there:
+            peer = f"{there[0]['solver']} ({there[0]['iterations']} iterations) | {there[0]['times_otrw']:.1f}"
+        else:
+            nearest = min(peers, key=lambda e: e["error"], default=None)
+            peer = "no peer | "
+            if nearest is not None:
+                peer = f"none; {nearest['solver']} is at {nearest['error']:.0e} | > {nearest['times_otrw']:.1f}"
+        reached = "" if own["reached"] else f" (at {own['error']:.0e})"
+        lines.append(f"| {cell[0]}, {cell[1]:g} | {cell[2]:.0e} | {cell[3]} | {_compared(own):.3g}{reached} | {peer} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Parse, measure, print, write the record after every problem."""
+    """Parse, measure, print, write the record after every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="atoms x samples")
     parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS)
@@ -447,46 +430,48 @@ def main() -> None:
     parser.add_argument("--solvers", nargs="+", choices=PEERS, default=PEERS, help="peers to compare with")
     parser.add_argument("--limit-seconds", type=float, default=60.0, help="of one call of a peer (default: 60)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed (default: 5)")
-    parser.add_argument("--processes", action="store_true", help="compare one and two processes instead")
-    parser.add_argument("--plot", type=Path, help="draw the record of an earlier run as this PNG, and measure nothing")
+    parser.add_argument("--again", action="store_true", help="measure cells anew that the record has")
+    parser.add_argument("--plot", type=Path, help="draw the record as this PNG, and measure nothing")
+    parser.add_argument("--table", action="store_true", help="print the record as a table, and measure nothing")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(*options.worker.split(","), options=options)
+        size, epsilon = options.worker.split(",")
+        work(size, float(epsilon), options)
         return
-    path = options.output / ("sinkhorn-processes-cpu.json" if options.processes else "sinkhorn-cpu.json")
+    path = options.output / "sinkhorn-cpu.json"
+    entries: list[dict] = json.loads(path.read_text())["entries"] if path.exists() else []
     if options.plot:
         plot(path, options.plot)
         return
+    if options.table:
+        print(markdown(entries))
+        return
     console = Console()
-    entries: list[dict] = []
     for size in options.sizes:
         parse_size(size)
     for size in options.sizes:
         for epsilon in options.epsilons:
-            if options.processes:
-                new = compare_processes(size, epsilon, options.errors, options.rounds)
-                for entry in new:
-                    console.print(" ".join(f"{key}={value}" for key, value in entry.items()), soft_wrap=True)
-                entries += new
-            else:
-                for threads in options.threads:
-                    rest = ["--errors", *map(str, options.errors), "--limit-seconds", str(options.limit_seconds)]
-                    rest += ["--rounds", str(options.rounds), "--threads", str(threads), "--solvers", *options.solvers]
-                    answer = _run_worker(["--worker", f"time,{size},{epsilon}", *rest], threads)
-                    new = answer["entries"] if answer else []
-                    print_entries(console, new)
-                    entries += new
-            _write(path, options, entries)
+            for threads in options.threads:
+                cell = (size, epsilon, threads)
+                if not options.again and any((e["size"], e["epsilon"], e["threads"]) == cell for e in entries):
+                    continue
+                rest = ["--errors", *map(str, options.errors), "--limit-seconds", str(options.limit_seconds)]
+                rest += ["--rounds", str(options.rounds), "--threads", str(threads), "--solvers", *options.solvers]
+                answer = _run_worker(["--worker", f"{size},{epsilon}", *rest], threads)
+                if answer is None:
+                    console.print(f"{size} {epsilon:g}, {threads} threads: failed, see above", soft_wrap=True)
+                    continue
+                facts = ledger.environment(cores=os.cpu_count(), rounds=options.rounds, limit_seconds=options.limit_seconds)
+                new = [{**e, "limit_seconds": options.limit_seconds, "commit": facts["commit"]} for e in answer["entries"]]
+                print_entries(console, new)
+                # read again: another process may have added cells of its own
+                entries = json.loads(path.read_text())["entries"] if path.exists() else []
+                entries = [e for e in entries if (e["size"], e["epsilon"], e["threads"]) != cell] + new
+                path.parent.mkdir(parents=True, exist_ok=True)
+                ledger.write_json(path, {"benchmark": "sinkhorn", "environment": facts, "entries": entries})
     console.print(f"record  {path}", soft_wrap=True)
-
-
-def _write(path: Path, options: argparse.Namespace, entries: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = ledger.environment(cores=os.cpu_count(), rounds=options.rounds, limit_seconds=options.limit_seconds)
-    name = "sinkhorn, processes" if options.processes else "sinkhorn"
-    ledger.write_json(path, {"benchmark": name, "environment": facts, "entries": entries})
 
 
 if __name__ == "__main__":

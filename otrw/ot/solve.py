@@ -2,8 +2,8 @@
 
 What "auto" takes (`choose`, from the prices in `otrw.ot.sweep_cost`):
 
-- many problems at once, or fewer samples than atoms on one process: "newton_batched", whose Hessian has the size of the
-  smaller side;
+- many problems at once, or fewer samples than atoms on one process and few of them: "newton_batched", whose Hessian has the
+  size of the smaller side;
 - a K x K Hessian, factored and kept for several steps ("newton"), where that is cheaper than the products of conjugate
   gradients: K^2 m multiplications from m = `COLUMNS_PER_ATOM` K columns, and K^3 / 3;
 - else the same Hessian by products alone ("newton_cg"): K m multiplications each, at the price of reading memory.
@@ -28,13 +28,19 @@ from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_atoms, lo
 Method = Literal["auto", "newton", "newton_cg", "sinkhorn"]
 
 
-def choose(num_atoms: int, *, has_fewer_samples: bool = False) -> str:
-    """The solver of "auto"; a function of what is the same on every process."""
-    if has_fewer_samples:
-        return "newton_batched"
-    num_columns = COLUMNS_PER_ATOM * num_atoms
-    direct = sweep_cost.hessian_seconds(num_atoms, num_columns)
-    return "newton" if direct <= sweep_cost.conjugate_gradient_seconds(num_atoms, num_columns) else "newton_cg"
+def choose(num_atoms: int, num_samples: int | None = None) -> str:
+    """The solver of "auto"; a function of what is the same on every process.
+
+    Args:
+        num_atoms: K.
+        num_samples: n where one process has a dense cost, else None.
+    """
+    smaller_side = min(num_atoms, num_samples or num_atoms)
+    num_columns = COLUMNS_PER_ATOM * smaller_side
+    direct = sweep_cost.hessian_seconds(smaller_side, num_columns)
+    if direct > sweep_cost.conjugate_gradient_seconds(smaller_side, num_columns):
+        return "newton_cg"
+    return "newton" if smaller_side == num_atoms else "newton_batched"
 
 
 def solve(
@@ -116,8 +122,8 @@ class Solver:
             raise ValueError("method must be 'auto', 'newton' or 'sinkhorn' for a batch (B, K, n), got 'newton_cg'")
         self.method: str = method
         if method == "auto":
-            has_fewer_samples = isinstance(cost, Tensor) and cost.shape[-1] < len(log_a) and sum_samples is None
-            self.method = choose(len(log_a), has_fewer_samples=has_fewer_samples)
+            is_whole = isinstance(cost, Tensor) and sum_samples is None
+            self.method = choose(len(log_a), cost.shape[-1] if is_whole and isinstance(cost, Tensor) else None)
         if self.is_batch and method != "sinkhorn":
             self.method = "newton_batched"
         self._newton: NewtonSolver | None = None
