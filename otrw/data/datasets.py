@@ -91,9 +91,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     """
     view = view_of(config, own)
     raw = load_raw(config)
-    divided, facts = (own_split(config, raw, seed), facts_of(raw)) if config.is_own else (None, None)
-    if divided is not None:
-        raw = raw._replace(parts=raw.parts._replace(test=divided.test))
+    divided = own_split(config, raw, seed) if config.is_own else None
     assert raw.parts.test is not None
     split, copies = _without_copies(_split(config, raw, seed) if divided is None else divided.split, raw)
     to_label = np.arange(len(raw.class_names))
@@ -120,10 +118,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     def select(rows: np.ndarray, given: np.ndarray) -> SampleSet:
         inputs = raw.inputs[rows]
         if isinstance(inputs, ImageFiles):
-            raise UserError(
-                f"data.image_size must be given for these images ({raw.notes[-1]}), got {config.image_size}; try 64, or a "
-                "larger data.memory_limit_gib"
-            )
+            raise UserError(f"data.image_size must be given for these images, got {config.image_size}; {raw.in_files_since}")
         arrays = (inputs, given[rows], true_labels[rows], right[rows], rows)
         return SampleSet(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
 
@@ -143,7 +138,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         true_sizes=true_sizes,
         mean=mean.to(device),
         std=std.to(device),
-        split_hash=split.hash if divided is None else own_hash(split, divided.test, raw.files_hash),
+        split_hash=split.hash if divided is None else own_hash(split, raw.parts.test, raw.files_hash),
         augmentation=Augmentation(
             augment.crop_padding,
             augment.padding_mode,
@@ -156,8 +151,8 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         identities=raw.identities,
         knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
         meta_is_checked=divided is None or divided.meta_is_checked,
-        notes=() if divided is None else tuple(note for note in (*divided.notes, *raw.notes, skipped_note(raw)) if note),
-        facts=facts,
+        notes=() if divided is None else tuple(note for note in (*raw.notes, *divided.notes, skipped_note(raw)) if note),
+        facts=None if divided is None else facts_of(raw),
     )
 
 

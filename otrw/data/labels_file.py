@@ -11,7 +11,7 @@ from otrw.errors import UserError, first_line, shown
 
 CLEAN = ("clean_label", "clean_labels")
 """In CIFAR-N's files: the labels of the authors of CIFAR, by which the order of the samples is checked."""
-TIMES_CHANCE = 3
+TIMES_CHANCE = 2
 """Without such labels: how much more often than by chance the file must agree with the source, to be of the same order."""
 
 

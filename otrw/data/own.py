@@ -12,7 +12,8 @@ from otrw.data.duplicates import file_hashes, image_hashes
 from otrw.data.embeddings import load_embeddings
 from otrw.data.files import ImageFiles
 from otrw.data.folder import load_folder
-from otrw.data.raw import RawData, Skipped, kept, rows_of_parts
+from otrw.data.raw import RawData, Skipped, kept
+from otrw.data.split import with_test_set
 from otrw.data.table import load_table
 from otrw.data.trusted import with_trusted
 from otrw.errors import UserError
@@ -35,11 +36,12 @@ def load_own(config: DataConfig) -> RawData:
                 raw = load_embeddings(root, config.files, config.columns)
     except OSError as error:
         raise UserError(f"data.root: {error.filename or root} cannot be read ({error.strerror})") from None
-    if config.trusted is not None:
-        raw = with_trusted(raw, Path(config.trusted).expanduser())
     raw = _without_small_classes(raw, config.smallest_class)
     if isinstance(raw.inputs, ImageFiles):
         raw = _with_pixels(raw, config)
+    raw = with_test_set(raw, config.test_share)
+    if config.trusted is not None:
+        raw = with_trusted(raw, Path(config.trusted).expanduser())
     hashes = file_hashes(raw.inputs) if isinstance(raw.inputs, ImageFiles) else image_hashes(raw.inputs)
     return raw._replace(hashes=hashes)
 
@@ -48,11 +50,10 @@ def facts_of(raw: RawData) -> dict[str, object]:
     """What a record says of where the samples came from.
 
     Returns:
-        files_hash, the number of samples of each part that the source has, and how many were skipped, by reason.
+        files_hash, and how many samples were skipped, by reason.
     """
     skipped = Counter(one.reason for one in raw.skipped)
-    parts = {part: len(rows) for part, rows in rows_of_parts(raw).items()}
-    return {"files_hash": raw.files_hash, "source_parts": parts, "skipped": dict(sorted(skipped.items()))}
+    return {"files_hash": raw.files_hash, "skipped": dict(sorted(skipped.items()))}
 
 
 def skipped_note(raw: RawData) -> str:
@@ -93,7 +94,8 @@ def _with_pixels(raw: RawData, config: DataConfig) -> RawData:
     if found.images is not None:
         raw = raw._replace(inputs=found.images)
     else:
-        raw = raw._replace(notes=(*raw.notes, f"images stay in their files: {found.reason}"))
+        note = f"images stay in their files: {found.reason}"
+        raw = raw._replace(notes=(*raw.notes, note), in_files_since=found.reason)
     if not found.bad:
         return raw
     keep = np.ones(len(raw.labels), dtype=bool)

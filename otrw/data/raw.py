@@ -56,6 +56,8 @@ class RawData(NamedTuple):
     """What was found and left out."""
     notes: tuple[str, ...] = ()
     """What a user should know of how it was read, a line each."""
+    in_files_since: str = ""
+    """Why images stay in their files; empty where they do not."""
     files_hash: str = ""
     """16 hex digits of which samples there are, in which part and under which label; empty for digits and CIFAR."""
 

@@ -16,22 +16,52 @@ TEST_SEED = 0
 
 
 class OwnSplit(NamedTuple):
-    """Rows of a data set of one's own, by what they are for."""
+    """Rows of a data set of one's own, by what they are for; those of the test set are the source's."""
 
     split: Split
-    test: np.ndarray
     notes: tuple[str, ...]
     """What was cut out, in words."""
     meta_is_checked: bool
     """Whether the source says that the whole meta set was checked."""
 
 
-def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
-    """Parts as the source has them; a missing test set, meta set or, where asked for, validation set cut out of training.
+def with_test_set(raw: RawData, share: float) -> RawData:
+    """The data set with a test set cut out of training, where it has none; before checked samples are moved.
 
-    Of every class a share is cut for the test set, then at most half of the rest for the meta set, then at most half of what
-    is left for the validation set, so that rare classes keep samples to train on. With data.imbalance_factor set, meta and
-    validation set are cut and the tail is made as for digits and CIFAR.
+    A share of every class, at least one sample, as long as one is left to train on and one to trust: the same samples for
+    every seed, and whichever samples are checked later.
+
+    Args:
+        raw: the data set.
+        share: data.test_share.
+
+    Raises:
+        UserError: where there are too few samples.
+    """
+    if raw.parts.test is not None:
+        return raw
+    needed = 1 if raw.parts.trusted is not None else 2
+    rows = raw.parts.train
+    train, test = _spread(
+        raw, rows, TEST_SEED, "test split", lambda size: max(0, min(max(1, round(share * size)), size - needed))
+    )
+    if not len(test):
+        raise UserError(f"data.test_share must leave a test set, got none of {len(rows)} samples; give more, or a test set")
+    missing = np.setdiff1d(np.arange(len(raw.class_names)), raw.labels[test])
+    too_few = f"too few for a test sample: {_names(raw, missing)}; " if len(missing) else ""
+    note = (
+        f"no test set in the data: {len(test)} of {len(rows)} samples cut out, {100 * share:g} % of every class, seed "
+        f"{TEST_SEED}; {too_few}errors are by labels as they are given"
+    )
+    return raw._replace(parts=raw.parts._replace(train=train, test=test), notes=(*raw.notes, note))
+
+
+def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
+    """Parts as the source has them; a missing meta set or, where asked for, validation set cut out of training.
+
+    Of every class at most half is cut for the meta set, then at most half of what is left for the validation set, so that
+    rare classes keep samples to train on. With data.imbalance_factor set, both are cut and the tail is made as for digits and
+    CIFAR.
 
     Args:
         config: settings of the data.
@@ -43,15 +73,7 @@ def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
     """
     notes: list[str] = []
     num_classes = len(raw.class_names)
-    train, test = raw.parts.train, raw.parts.test
-    if test is None:
-        train, test = _spread(raw, train, TEST_SEED, "test split", lambda size: _test_size(size, config, raw))
-        notes.append(
-            f"no test set in the data: {len(test)} of {len(train) + len(test)} samples cut out, {100 * config.test_share:g} % "
-            f"of every class, seed {TEST_SEED}; {_without(raw, test)}errors are by labels as they are given"
-        )
-    if not len(test):
-        raise UserError("data.test_share must leave a test set, got none; give more samples or a larger share")
+    train = raw.parts.train
     meta, is_checked = raw.parts.trusted, raw.parts.trusted is not None
     meta = np.zeros(0, dtype=np.int64) if meta is None else meta
     validation = raw.parts.validation
@@ -78,7 +100,8 @@ def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
         if num_validation:
             train, validation = _spread(raw, train, seed, "validation split", lambda size: min(num_validation, size // 2))
     if len(drawn):
-        whose = "no trusted set" if not is_checked else f"no trusted sample of {len(unseen)} classes"
+        classes = f"{len(unseen)} class{'es' if len(unseen) > 1 else ''}"
+        whose = "no trusted set" if not is_checked else f"no trusted sample of {classes}"
         notes.append(
             f"{whose}: {len(drawn)} samples drawn from training, up to {config.num_meta_per_class} a class, their labels taken "
             "on trust"
@@ -87,13 +110,7 @@ def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
         notes.append(f"{len(validation)} validation samples cut out of training, up to {num_validation} a class, seed {seed}")
     meta = np.sort(np.concatenate([meta, drawn]))
     _check_classes(raw, train, meta)
-    return OwnSplit(Split(train, meta, np.sort(validation)), np.sort(test), tuple(notes), is_checked and not len(drawn))
-
-
-def _test_size(size: int, config: DataConfig, raw: RawData) -> int:
-    """Test samples of a class of this size: at least one, as long as one is left to train on and one to trust."""
-    needed = 1 if raw.parts.trusted is not None else 2
-    return max(0, min(max(1, round(config.test_share * size)), size - needed))
+    return OwnSplit(Split(train, meta, np.sort(validation)), tuple(notes), is_checked and not len(drawn))
 
 
 def _spread(
@@ -107,11 +124,6 @@ def _spread(
         cut.append(members[: wanted(len(members))])
     chosen = np.sort(np.concatenate(cut))
     return np.setdiff1d(rows, chosen), chosen
-
-
-def _without(raw: RawData, test: np.ndarray) -> str:
-    missing = np.setdiff1d(np.arange(len(raw.class_names)), raw.labels[test])
-    return f"too few for a test sample: {_names(raw, missing)}; " if len(missing) else ""
 
 
 def _check_classes(raw: RawData, train: np.ndarray, meta: np.ndarray) -> None:

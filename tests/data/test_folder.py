@@ -95,7 +95,6 @@ def test_without_parts_all_missing_sets_are_cut_from_the_classes_and_said_to_be(
     said = " ".join(data.notes)
     assert "no test set in the data: 11 of 54 samples cut out" in said
     assert "taken on trust" in said
-    assert data.facts["source_parts"] == {"train": 54}
     assert data.split_hash != other.split_hash
 
 
