@@ -81,7 +81,7 @@ def test_cifar_as_a_folder_and_as_a_table_trains_to_the_same_bits(tmp_path):
     assert_same_run(found, expected)
     result = json.loads((found / "ot_meta" / "result.json").read_text())
     assert result["imbalance_factor"] == 11 / 2  # of what is there: 11 (1/4)^1 is rounded down to 2
-    assert result["data"]["num_samples"] == {"train": 22, "meta": 12, "test": 12, "validation": 0}
+    assert result["data"]["num_samples"] == {"train": 23, "meta": 12, "test": 12, "validation": 0}
     assert result["data"]["meta_is_checked"]
     assert len(result["data"]["files_hash"]) == 16
 
