@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from otrw.analysis.statistics import mean_std, paired_difference
+from otrw.config.tree import uses_meta
 from otrw.config.variants import TITLES
 
 CONTROLS = ("class_balanced_meta", "cross_entropy_meta", "class_balanced", "cross_entropy", "stage1")
@@ -39,6 +40,10 @@ def print_result(
         next_commands: (a word on what it shows, the command as typed).
     """
     console.print()
+    first = next(iter(runs[0][1].values()))
+    spread = f", mean (std) over {len(runs)} seeds" if len(runs) > 1 else ""
+    data = f"{first['dataset']}, imbalance {first['imbalance_factor']:g}"
+    console.print(f"Test error in %{spread}: {data}, last epoch", highlight=False)
     console.print(_error_table([results for _, results in runs]))
     console.print()
     for line in (*_empty_groups([results for _, results in runs]), *verdict([results for _, results in runs])):
@@ -48,8 +53,11 @@ def print_result(
             console.print(table)
     console.print()
     console.print("On disk, a folder a variant: result.json, metrics.jsonl, weights.parquet, model", highlight=False)
-    for folder, _ in runs:
+    for folder, _ in runs[:1]:
         console.print(f"  {folder}", highlight=False, soft_wrap=True)
+    if len(runs) > 1:
+        names = ", ".join(folder.name.rpartition("-")[2] for folder, _ in runs[1:])
+        console.print(f"  beside it {names}", highlight=False, soft_wrap=True)
     if next_commands:
         console.print("Next")
     for label, command in next_commands:
@@ -110,7 +118,9 @@ def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list
     errors = {variant: {i: results[variant]["test"]["error"] for i, results in enumerate(seeds)} for variant in competing}
     for variant in competing:
         difference = paired_difference(errors[variant], errors[control])
-        if variant == control or difference is None or difference.low is None or difference.high is None:
+        if variant == control or (uses_meta(control) and not uses_meta(variant)):
+            continue  # without the trusted images a variant has less to go on
+        if difference is None or difference.low is None or difference.high is None:
             continue
         word = "better" if difference.high < 0 else "worse" if difference.low > 0 else "not told apart"
         interval = f"({difference.low:+.1f} to {difference.high:+.1f})"
@@ -119,10 +129,7 @@ def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list
 
 
 def _error_table(seeds: Sequence[Results]) -> Table:
-    first = next(iter(seeds[0].values()))
-    spread = f", mean (std) over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    title = f"Test error in %{spread}: {first['dataset']}, imbalance {first['imbalance_factor']:g}, last epoch"
-    table = _plain_table(title)
+    table = _plain_table()
     table.add_column("", overflow="fold")
     groups = {name: key for name, key in GROUPS.items() if _has_values(seeds, key)}
     for name in groups:
@@ -166,7 +173,7 @@ def _class_tables(seeds: Sequence[Results]) -> list[Table]:
     return tables
 
 
-def _plain_table(title: str) -> Table:
+def _plain_table(title: str | None = None) -> Table:
     return Table(
         title=title, title_justify="left", title_style="", header_style="", box=None, padding=(0, 2, 0, 0), pad_edge=False
     )

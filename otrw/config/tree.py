@@ -102,7 +102,9 @@ class Config:
                 "without wrong labels the oracle is class_balanced",
             )
             if variant.startswith(("early_learning", "meta_weight_net")):
-                for key, wanted in (("mixup_alpha", 0.0), ("apply_weights", "loss")):
+                radius = self.stage2.optimizer.sam_radius
+                check(radius == 0, "stage2.optimizer.sam_radius", radius, f"be 0 for variant {variant}")
+                for key, wanted in (("mixup_alpha", 0.0), ("cutmix_alpha", 0.0), ("apply_weights", "loss")):
                     value = getattr(self.stage2, key)
                     check(value == wanted, f"stage2.{key}", value, f"be {wanted!r} for variant {variant}")
             check(

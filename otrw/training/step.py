@@ -120,6 +120,10 @@ def _split(batch: Batch, number: int) -> list[Batch]:
 def _losses(phase: Phase, training: Training, part: _Part, total: Tensor | None, meta_total: Tensor | None) -> StepLosses:
     """Shares of a part in the losses of the step, with gradient."""
     module, batch, meta, num_ranks = training.module, part.batch, part.meta, distributed.world_size()
+    if meta is not None and phase.weighting.is_empty:  # what the training samples would give counts for nothing
+        meta_losses = cross_entropy(module(meta.inputs).logits, meta.labels)
+        meta_loss = share_of_mean(meta_losses, meta.mask.float(), meta.mask, meta_total, num_ranks=num_ranks)
+        return StepLosses(torch.zeros_like(meta_loss), meta_loss, phase.meta_loss_factor * meta_loss)
     if meta is None:
         logits, meta_logits = module(batch.inputs).logits, None
     elif phase.meta_forward == "joint":

@@ -78,6 +78,11 @@ class Weighting:
             )
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no training sample counts."""
+        return self.config.ot.weights == "zero"
+
+    @property
     def per_batch(self) -> bool:
         """Whether every step solves for its own samples."""
         return self.reweighter is not None and self.config.ot.scope == "batch"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from otrw.config.command_line import parse_config
 from otrw.data.loader import Batch
@@ -93,3 +94,25 @@ def test_logits_are_float32_under_autocast():
     assert logits.dtype == torch.float32
     assert torch.equal(logits, head(embedding))
     assert torch.equal(classify(head, embedding.bfloat16()), head(embedding.bfloat16().float()))
+
+
+def test_meta_images_alone_learn_nothing_from_the_given_labels(tmp_path):
+    """Whatever labels the training samples are given: the same net; and each step does without their forward pass."""
+    nets = []
+    for rate in ("0.2", "0.6"):
+        config = parse_config(
+            [
+                *(
+                    "--stage1.epochs=1",
+                    "--stage2.epochs=2",
+                    "--run.tensorboard=false",
+                    "--data.cache=",
+                    "--variants=[meta_only]",
+                ),
+                *(f"--data.label_noise_rate={rate}", f"--run.directory={tmp_path}", f"--run.name=rate{rate}"),
+            ]
+        )
+        done = run(config)
+        nets.append(load_file(done.folder / "meta_only" / "model.safetensors"))
+        assert done.variants["meta_only"]["weights"]["effective_samples"] == 0
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
