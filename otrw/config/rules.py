@@ -108,6 +108,7 @@ RANGES: dict[str, Range] = {
     "ot.num_plan_rounds": Range(1, 1000),
     "ot.transition_prior": RATE,
     "ot.prototype_cap": FACTOR,
+    "ot.smoothing_samples": Range(0, MOST),
     "ot.max_iterations": COUNT,
     "ot.memory_mebibytes": Range(0, 1e9, is_open_low=True),
     "ot.tolerance": Range(0, 1e6, is_open_low=True),

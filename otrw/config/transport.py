@@ -77,6 +77,9 @@ class OTConfig:
     """noise_aware: beta, mass of the pooled symmetric transition matrix in every row of T, in mean class sizes N / C."""
     prototype_cap: float = 1.0
     """noise_aware: most plan mass that a prototype may take, in units of the class's trusted samples; 0 keeps their means."""
+    smoothing_samples: float = 0.0
+    """noise_aware: kappa of the weights (N / C) (q_n(y_n) + kappa / n_c) / (A_c + kappa), n_c the samples given the label and
+    A_c how many of them are right by the plan: sharp weights for classes of many right samples, smooth ones for few."""
     dropped_share: float | None = None
     """small_loss: share of each class to drop, in [0, 1); null takes data.label_noise_rate, which only a made problem tells."""
     strategy: Literal["auto", "sharded", "gathered"] = "auto"
@@ -129,6 +132,7 @@ class OTConfig:
         )
         check(self.num_plan_rounds >= 1, "ot.num_plan_rounds", self.num_plan_rounds, "be >= 1")
         check(self.transition_prior > 0, "ot.transition_prior", self.transition_prior, "be > 0", "try 0.2")
+        check(self.smoothing_samples >= 0, "ot.smoothing_samples", self.smoothing_samples, "be >= 0", "try 5")
         check(self.prototype_cap >= 0, "ot.prototype_cap", self.prototype_cap, "be >= 0", "try 1")
         check(self.num_steps >= 1, "ot.num_steps", self.num_steps, "be >= 1")
         check(self.learning_rate > 0, "ot.learning_rate", self.learning_rate, "be > 0")

@@ -134,13 +134,27 @@ def wrong_label_scores(plan: NoiseAwarePlan, labels: Tensor) -> Tensor:
     return -_of_given(plan.log_posterior, labels).clamp_max(0).expm1()
 
 
-def noise_aware_weights(plan: NoiseAwarePlan, labels: Tensor, *, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
-    """(n,) weights w_n = (N / C) q_n(y_n) / sum over the samples given the same label; mean 1 over all samples.
+def noise_aware_weights(
+    plan: NoiseAwarePlan, labels: Tensor, *, smoothing: float = 0.0, logsumexp_samples: LogSumExp = logsumexp_rows
+) -> Tensor:
+    """(n,) weights w_n = (N / C) (q_n(y_n) + kappa / n_c) / (A_c + kappa), c = y_n; mean 1 over all samples.
 
-    Every class that some sample is given weighs the same, and inside it a sample by how probable its label is. C counts the
-    classes that have samples.
+    n_c samples carry the label c, of which A_c = sum of their q_m(c) are right by the plan; C counts the classes that have
+    samples. Every class weighs the same, and inside it a sample by how probable its label is, with kappa right samples
+    granted to every class beforehand and spread over all that carry its label: the posterior mean under a Dirichlet prior of
+    that mass. Where A_c is well above kappa the weights are those of the plan; a class of few right samples is smoothed,
+    since to train on two or three images alone, be they surely right, is to learn them by heart. kappa 0 smooths nothing,
+    and as it grows class-balanced weights come out.
+
+    Args:
+        plan: of these samples.
+        labels: (n,) given class indices.
+        smoothing: kappa >= 0, in samples.
+        logsumexp_samples: log-sum-exp over all processes' samples.
     """
     own = _of_given(plan.log_posterior, labels)
+    if smoothing > 0:
+        own = torch.logaddexp(own, (smoothing / plan.given_sizes.clamp_min(1)).log().to(own.dtype)[labels])
     num_classes = len(plan.given_sizes)
     is_given = labels[None, :] == torch.arange(num_classes, device=labels.device)[:, None]
     log_sum = logsumexp_samples(torch.where(is_given, own[None, :], -torch.inf))  # (C,)
@@ -148,7 +162,14 @@ def noise_aware_weights(plan: NoiseAwarePlan, labels: Tensor, *, logsumexp_sampl
     return mass.to(own.dtype) * (own - log_sum[labels]).exp()
 
 
-def label_mass(plan: NoiseAwarePlan, labels: Tensor, share: float, *, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
+def label_mass(
+    plan: NoiseAwarePlan,
+    labels: Tensor,
+    share: float,
+    *,
+    smoothing: float = 0.0,
+    logsumexp_samples: LogSumExp = logsumexp_rows,
+) -> Tensor:
     """(n, C) mass of sample n with label k in the training loss, every class weighing N / C: given and transported labels.
 
     (1 - share) w_n 1[k = y_n] + share (N / C) q_n(k) / sum_m q_m(k), w_n the weights of `noise_aware_weights`. The loss of a
@@ -157,7 +178,7 @@ def label_mass(plan: NoiseAwarePlan, labels: Tensor, share: float, *, logsumexp_
     counting under every label by how probable that is. C counts the classes that have samples.
     """
     num_classes = len(plan.given_sizes)
-    weights = noise_aware_weights(plan, labels, logsumexp_samples=logsumexp_samples)
+    weights = noise_aware_weights(plan, labels, smoothing=smoothing, logsumexp_samples=logsumexp_samples)
     mass = (1 - share) * weights[:, None] * F.one_hot(labels, num_classes).to(weights.dtype)
     if share == 0:
         return mass

@@ -143,6 +143,7 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.num_plan_rounds": _is_noise_aware,
     "ot.transition_prior": _is_noise_aware,
     "ot.prototype_cap": _is_noise_aware,
+    "ot.smoothing_samples": _is_noise_aware,
     "ot.max_iterations": _iterates,
     "ot.tolerance": _iterates,
     "ot.stopping": lambda value: _iterates(value) and (_unrolls(value) or value("ot.solver") != "pot"),

@@ -49,7 +49,9 @@ def solve_noise_aware(config: OTConfig, atoms: Reference, embeddings: Tensor, la
         prototype_cap=config.prototype_cap,
         sum_samples=axis.sum,
     )
-    mass = label_mass(plan, labels, config.label_transport, logsumexp_samples=axis.logsumexp)
+    mass = label_mass(
+        plan, labels, config.label_transport, smoothing=config.smoothing_samples, logsumexp_samples=axis.logsumexp
+    )
     weights, targets = mass.sum(1), None
     if config.label_transport > 0:  # a sample without mass keeps its given label: it has no say
         given = label_vectors(labels, atoms.num_classes)

@@ -78,6 +78,22 @@ def test_rows_sum_to_one_and_weights_to_equal_classes():
         assert torch.allclose(weights[members], right * (weights[members].sum() / right.sum()), atol=1e-4)
 
 
+def test_smoothing_goes_from_the_plan_to_class_balanced_weights_and_first_where_few_labels_are_right():
+    embeddings, given, right, *trusted = made([800, 400, 200, 6], TRANSITION, spread=0.15)
+    plan = plan_of(embeddings, given, *trusted)
+    sizes = given.bincount().float()
+    balanced = (len(given) / NUM_CLASSES / sizes)[given]
+    assert torch.equal(noise_aware_weights(plan, given, smoothing=0.0), noise_aware_weights(plan, given))
+    assert torch.allclose(noise_aware_weights(plan, given, smoothing=1e9), balanced, rtol=1e-3)
+    weights = noise_aware_weights(plan, given, smoothing=5.0)
+    own = plan.log_posterior.exp().gather(1, given[:, None]).squeeze(1)
+    right_mass = torch.zeros(NUM_CLASSES).index_add_(0, given, own)
+    expected = len(given) / NUM_CLASSES * (own + 5 / sizes[given]) / (right_mass[given] + 5)
+    assert torch.allclose(weights, expected, rtol=1e-4)
+    wrong_share = torch.zeros(NUM_CLASSES).index_add_(0, given, weights * (given != right)) * NUM_CLASSES / len(given)
+    assert float(wrong_share[3]) > 0.3 > 0.05 > float(wrong_share[0])
+
+
 def test_at_the_end_it_is_the_entropic_transport_onto_its_own_class_marginal():
     """The fixed point pi_k = mean_n q_n(k): Sinkhorn at epsilon 1 with that marginal finds the same plan."""
     embeddings, given, _, *trusted = made([60, 40, 30, 20], TRANSITION, spread=0.5, dtype=torch.float64)
