@@ -24,9 +24,10 @@ class Augmentation(NamedTuple):
     policy: Policy = Policy()
 
 
-def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentation) -> Tensor:
+def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentation, places: Tensor | None = None) -> Tensor:
     """Rows `index` (n,) of uint8 images (N, height, width, channels) -> (n, height, width, channels) float in [0, 255].
 
+    Where `places` (n,) are given the rows are those, and `index` says only which samples they are, for the draws.
     Crop and flip are one gather; the policy comes after it, then cutout. Pixels of zero padding are 0; those of a cutout
     square are NaN, to be set to the mean.
     """
@@ -39,7 +40,7 @@ def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentatio
         x = torch.where(draws[:, 2:3] < 0.5, x.flip(1), x)
     outside = (_outside(y, height)[:, :, None] | _outside(x, width)[:, None, :])[..., None]
     y, x = _reflect(y, height), _reflect(x, width)
-    result = images[index[:, None, None], y[:, :, None], x[:, None, :]]
+    result = images[(index if places is None else places)[:, None, None], y[:, :, None], x[:, None, :]]
     if augmentation.crop_padding and augmentation.padding_mode == "zero":
         result = result.masked_fill(outside, 0)
     if augmentation.policy.name != "none":

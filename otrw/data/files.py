@@ -1,6 +1,8 @@
 """Images that stay in their files until they are needed: where each one is, and how it is read."""
 
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -47,6 +49,13 @@ class ImageFiles:
         pieces = (self.offsets, self.lengths, self.stamps)
         return ImageFiles(self.paths[rows], self.identities[rows], *(None if x is None else x[rows] for x in pieces))
 
+    def key(self) -> str:
+        """Hexadecimal digits that change with the choice of images and with their files."""
+        digest = hashlib.sha256("\n".join(map(str, self.paths)).encode("utf-8", "backslashreplace"))
+        for array in (self.offsets, self.lengths, self.stamps):
+            digest.update(b"" if array is None else array.tobytes())
+        return digest.hexdigest()
+
     def content(self, row: int, last: int | None = None) -> bytes:
         """The encoded image of a row, or its last bytes. Raises UserError where its file cannot be read."""
         try:
@@ -61,11 +70,12 @@ class ImageFiles:
         except OSError as error:
             raise UserError(f"{self.paths[row]}: the image cannot be read ({error.strerror}); put the file back") from None
 
-    def read(self, row: int) -> "Image":
+    def read(self, row: int, enough: Callable[[int, int], tuple[int, int]] | None = None) -> "Image":
         """The image of a row: mode RGB, 8 bits a channel, turned as its EXIF orientation says.
 
         Args:
             row: from 0 to N - 1.
+            enough: as in `open_image`.
 
         Returns:
             A Pillow image, decoded, of whatever size the file has.
@@ -73,4 +83,4 @@ class ImageFiles:
         Raises:
             UserError: naming the image, where it is missing, damaged, or of a kind that cannot be made 8-bit RGB.
         """
-        return open_image(self.content(row), str(self.identities[row]))
+        return open_image(self.content(row), str(self.identities[row]), enough=enough)

@@ -1,6 +1,7 @@
 """From the bytes of an image file to pixels, for files that nobody has looked at."""
 
 import io
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ MOST_PIXELS_OF_A_FILE = 89_478_485
 """Of an image that is read to be cut or made smaller: the number up to which Pillow suspects nothing."""
 FORMATS_NOT_READ = ("EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG")
 """For the first two Pillow starts other programs; the others it only recognises, or needs further packages for."""
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag of how an image is to be turned, and the values that exchange width and height."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
 """Eight bits a channel or fewer."""
 MODES_OF_16_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -38,7 +41,12 @@ def decode_image(data: bytes | None, path: Path, row: int) -> np.ndarray:
     return np.asarray(open_image(data or b"", f"{path}: the image in row {row}", MOST_PIXELS))
 
 
-def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS_OF_A_FILE) -> "Image.Image":
+def open_image(
+    data: bytes,
+    name: str,
+    most_pixels: int = MOST_PIXELS_OF_A_FILE,
+    enough: Callable[[int, int], tuple[int, int]] | None = None,
+) -> "Image.Image":
     """An encoded image as Pillow's, mode RGB, turned as its EXIF orientation says; of an animation the first frame.
 
     An alpha channel is dropped, as torchvision does; CMYK becomes RGB by Pillow's rule; of 16 bits the upper 8 are kept.
@@ -47,6 +55,8 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS_OF_A_FILE)
         data: the image file.
         name: what to call it in messages.
         most_pixels: in width times height.
+        enough: told width and height of the upright image, it says how many pixels of each are needed; a JPEG is then
+            decoded at a half, a quarter or an eighth where that leaves as many. None: all.
 
     Raises:
         UserError: for what is no whole image, is empty or too large, or has 32 bits a channel.
@@ -60,6 +70,10 @@ def open_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS_OF_A_FILE)
                 raise ValueError(f"{width} x {height} pixels, must be 1 to {most_pixels}")
             if image.mode not in MODES + MODES_OF_16_BITS:
                 raise ValueError(f"mode {image.mode}, must have 8 or 16 bits a channel")
+            if enough is not None:
+                turned = image.getexif().get(ORIENTATION) in TURNED
+                needed = enough(*((height, width) if turned else (width, height)))
+                image.draft(image.mode, needed[::-1] if turned else needed)
             upright = ImageOps.exif_transpose(image)
             if image.mode in MODES_OF_16_BITS:
                 upright = Image.fromarray((np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8))

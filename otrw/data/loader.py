@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from otrw import distributed
+from otrw.data.decoding import Failure, Request, decoded_batches
+from otrw.data.files import ImageFiles
 from otrw.data.mixing import drawn_mix, mixed
-from otrw.errors import check
+from otrw.data.view import ImageTransform
+from otrw.errors import UserError, check
 from otrw.seeds import generator_for, seed_for
 
+STEPS_BETWEEN_CHECKS = 100
+"""After so many steps processes ask each other whether all images could be decoded."""
 Transform = Callable[[Tensor, Tensor, int], Tensor]
 """(inputs of the whole set, index (n,), key of random draws) -> float inputs of the batch."""
 
@@ -18,7 +25,7 @@ Transform = Callable[[Tensor, Tensor, int], Tensor]
 class SampleSet:
     """Samples on the device they are used on; a sample's index is its row here."""
 
-    inputs: Tensor
+    inputs: Tensor | ImageFiles
     """(N, height, width, channels) uint8 images; (N, D) float embeddings; or `ImageFiles` of N images that are decoded when
     a batch asks for them. All sets of a run have inputs of one of the three kinds."""
     labels: Tensor
@@ -31,11 +38,20 @@ class SampleSet:
     """(N,) row in the source, `RawData`, which numbers the rows of all parts together."""
 
     def __len__(self) -> int:
-        return self.inputs.shape[0]
+        return len(self.inputs)
 
     def with_inputs(self, inputs: Tensor) -> "SampleSet":
         """The same samples seen as something else, say as embeddings."""
         return replace(self, inputs=inputs)
+
+
+class Decoded(NamedTuple):
+    """Images of a batch, out of their files."""
+
+    rows: Tensor
+    """(m,) sample index, sorted"""
+    pixels: Tensor
+    """(m, size, size, 3) uint8"""
 
 
 @dataclass(frozen=True)
@@ -104,30 +120,74 @@ class Loader:
 
     def epoch(self, epoch: int = 0, first_step: int = 0) -> Iterator[Batch]:
         """One pass over the set, or the rest of it from a step on."""
-        order = self.order(epoch)
-        for step in range(first_step, len(self)):
-            yield self._batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
+        yield from self._batches(self.order(epoch), epoch, range(first_step, len(self)))
 
     def cycle(self, epoch: int, num_steps: int, first_step: int = 0) -> Iterator[Batch]:
         """num_steps full batches, or the rest of them: as many passes as it takes, each in an order of its own."""
         num_passes = -(-num_steps * self.batch_size // len(self.samples))
         order = torch.cat([self.order(epoch * num_passes + i) for i in range(num_passes)])
-        for step in range(first_step, num_steps):
-            yield self._batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch, step)
+        yield from self._batches(order, epoch, range(first_step, num_steps))
 
-    def _batch(self, members: Tensor, epoch: int, step: int) -> Batch:
+    def _batches(self, order: Tensor, epoch: int, steps: range) -> Iterator[Batch]:
+        parts = [order[step * self.batch_size : (step + 1) * self.batch_size] for step in steps]
+        if isinstance(self.samples.inputs, Tensor):
+            for step, members in zip(steps, parts, strict=True):
+                yield self._batch(members, epoch, step)
+            return
+        for step, members, found in zip(steps, parts, self._decoded(parts, epoch, steps), strict=True):
+            yield self._batch(members, epoch, step, found)
+
+    def _decoded(self, parts: list[Tensor], epoch: int, steps: range) -> Iterator[Decoded]:
+        """This process's images of every step, decoded by workers while earlier steps compute."""
+        assert isinstance(self.samples.inputs, ImageFiles)
+        assert isinstance(self.transform, ImageTransform)
+        cropping, device = self.transform.cropping, self.samples.labels.device
+        is_random = self.transform.augmentation is not None
+        keys = [seed_for(self.seed, "crop", epoch, step) if is_random else None for step in steps]
+        wanted = [self._wanted(members) for members in parts]
+        requests = [Request(rows.tolist(), key) for rows, key in zip(wanted, keys, strict=True)]
+        batches = decoded_batches(
+            self.samples.inputs,
+            cropping,
+            requests,
+            workers=self.transform.workers,
+            pin_memory=device.type == "cuda",
+        )
+        failure: UserError | None = None
+        for step, rows, pixels in zip(steps, wanted, batches, strict=True):
+            if isinstance(pixels, Failure):
+                failure = failure or UserError(pixels.message)
+                pixels = torch.zeros(len(rows), cropping.image_size, cropping.image_size, 3, dtype=torch.uint8)
+            # one process cannot leave alone: the others would wait for it in their next exchange
+            if self.world_size == 1 or step == steps[-1] or step % STEPS_BETWEEN_CHECKS == STEPS_BETWEEN_CHECKS - 1:
+                distributed.raise_anywhere(failure)
+            yield Decoded(rows.to(device, non_blocking=True), pixels.to(device, non_blocking=True))
+
+    def _positions(self, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Where this process's share of a global batch lies in it, and which of it is not padding."""
         size = -(-len(members) // self.world_size)
         position = torch.arange(self.rank * size, (self.rank + 1) * size)
-        mask = position < len(members)
-        position = position.clamp_max(len(members) - 1)
+        return position.clamp_max(len(members) - 1), position < len(members)
+
+    def _wanted(self, members: Tensor) -> Tensor:
+        """The samples that this process needs for a global batch, sorted, each once."""
+        position, _ = self._positions(members)
+        if self.mixup_alpha > 0 or self.cutmix_alpha > 0:
+            position = torch.cat([position, (position + 1) % len(members)])
+        return members[position].unique()
+
+    def _batch(self, members: Tensor, epoch: int, step: int, found: "Decoded | None" = None) -> Batch:
+        position, mask = self._positions(members)
         device = self.samples.labels.device
         index = members[position].to(device, non_blocking=True)
         if self.mixup_alpha == 0 and self.cutmix_alpha == 0:
-            return Batch(index, self._inputs(index, epoch, step), self.samples.labels[index], mask.to(device), index, 0.0)
+            return Batch(
+                index, self._inputs(index, epoch, step, found), self.samples.labels[index], mask.to(device), index, 0.0
+            )
         next_position = (position + 1) % len(members)
         partner = members[next_position].to(device, non_blocking=True)
         both, place = torch.cat([position, next_position]).unique(return_inverse=True)  # most are in the batch already
-        inputs = self._inputs(members[both].to(device, non_blocking=True), epoch, step)
+        inputs = self._inputs(members[both].to(device, non_blocking=True), epoch, step, found)
         own, other = (inputs[part.to(device, non_blocking=True)] for part in place.chunk(2))
         height, width = inputs.shape[-2:] if inputs.dim() == 4 else (0, 0)
         mix = drawn_mix(
@@ -141,7 +201,12 @@ class Loader:
         )
         return Batch(index, mixed(own, other, mix), self.samples.labels[index], mask.to(device), partner, mix.share)
 
-    def _inputs(self, index: Tensor, epoch: int, step: int) -> Tensor:
+    def _inputs(self, index: Tensor, epoch: int, step: int, found: "Decoded | None" = None) -> Tensor:
+        key = seed_for(self.seed, "augmentation", epoch, step)
+        if found is not None:
+            assert isinstance(self.transform, ImageTransform)
+            return self.transform.of_decoded(found.pixels[torch.searchsorted(found.rows, index)], index, key)
+        assert isinstance(self.samples.inputs, Tensor)
         if self.transform is None:
             return self.samples.inputs[index]
-        return self.transform(self.samples.inputs, index, seed_for(self.seed, "augmentation", epoch, step))
+        return self.transform(self.samples.inputs, index, key)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from otrw.config import DataConfig
 from otrw.data.augment import Augmentation, augmented
+from otrw.data.decoding import Cropping
 from otrw.data.files import ImageFiles
 from otrw.errors import check
 from otrw.models.library_nets import NetInput
@@ -100,6 +101,17 @@ class ImageTransform:
     """None: of evaluation."""
     view: NetInput | None
     """None: images keep their size."""
+    crop_scale: float = 1.0
+    """Of images in files: smallest share of the area that a random crop takes."""
+    workers: int = 0
+    """Processes that decode images in files."""
+
+    @property
+    def cropping(self) -> Cropping:
+        """How images in files become squares."""
+        assert self.view is not None
+        share = 1.0 if self.augmentation is None else self.crop_scale
+        return Cropping(self.view.image_size, self.view.resize_size, self.view.interpolation, share)
 
     def __call__(self, images: Tensor, index: Tensor, key: int) -> Tensor:
         """Rows of images in memory.
@@ -113,9 +125,29 @@ class ImageTransform:
             (n, channels, size, size) float.
         """
         pixels = images[index].float() if self.augmentation is None else augmented(images, index, key, self.augmentation)
-        # a cutout square is NaN: the mean colour, 0 once normalised
-        result = ((pixels - self.mean) / self.std).nan_to_num(0.0).permute(0, 3, 1, 2)
+        result = self._normalized(pixels)
         if self.view is None or result.shape[2:] == (self.view.image_size, self.view.image_size):
             return result
         size = [self.view.image_size, self.view.image_size]
         return F.interpolate(result, size, mode=self.view.interpolation, antialias=True)
+
+    def of_decoded(self, pixels: Tensor, index: Tensor, key: int) -> Tensor:
+        """Images that were decoded for a batch, and cropped already.
+
+        Args:
+            pixels: (n, size, size, 3) uint8.
+            index: (n,) which samples they are, for the draws.
+            key: of the random draws.
+
+        Returns:
+            (n, 3, size, size) float.
+        """
+        if self.augmentation is None:
+            return self._normalized(pixels.float())
+        places = torch.arange(len(index), device=index.device)
+        options = self.augmentation._replace(crop_padding=0)
+        return self._normalized(augmented(pixels, index, key, options, places))
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        # a cutout square is NaN: the mean colour, 0 once normalised
+        return ((pixels - self.mean) / self.std).nan_to_num(0.0).permute(0, 3, 1, 2)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from otrw import distributed
+from otrw.data.files import ImageFiles
 from otrw.data.loader import SampleSet
 
 MOST_FILES = 64  # the oldest beyond these are dropped; one of 50,000 samples takes 13 MB
@@ -54,9 +55,14 @@ class EmbeddingCache:
         return self._tables[key]
 
     def _key(self, samples: SampleSet) -> str:
-        digest = hashlib.sha256(f"{self.backbone}|{self.facts}|{tuple(samples.inputs.shape)}".encode())
+        inputs = samples.inputs
+        digest = hashlib.sha256(f"{self.backbone}|{self.facts}|".encode())
+        if isinstance(inputs, ImageFiles):
+            digest.update(inputs.key().encode())
+            return digest.hexdigest()[:32]
+        digest.update(f"{tuple(inputs.shape)}".encode())
         digest.update(samples.source_index.cpu().numpy().tobytes())
-        inputs = samples.inputs  # train and test share variant numbers: the pixels tell them apart
+        # train and test share variant numbers: the pixels tell them apart
         digest.update(str(inputs.sum(dtype=torch.float64 if inputs.is_floating_point() else torch.int64).item()).encode())
         return digest.hexdigest()[:32]
 

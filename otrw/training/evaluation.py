@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from otrw import distributed
 from otrw.data.loader import Loader, SampleSet, Transform
+from otrw.data.view import ImageTransform
 from otrw.models.heads import Net
 from otrw.training.embeddings import backbone_key
 from otrw.training.metrics import Counts, count, merge, summarize, zero_counts
@@ -12,6 +13,9 @@ from otrw.training.session import Session, Views
 from otrw.training.weighting import Embedded
 
 EVALUATION_BATCH_SIZE = 500
+"""Samples of a process, fewer where their images are large."""
+MOST_PIXELS = 4_000_000
+"""Of such a batch: 500 images of 89 x 89, 79 of 224 x 224."""
 
 
 def evaluate_all(session: Session, module: nn.Module, views: Views) -> dict:
@@ -62,9 +66,11 @@ def embed(
 
 
 def _plain_loader(samples: SampleSet, transform: Transform | None) -> Loader:
+    view = transform.view if isinstance(transform, ImageTransform) else None
+    most = MOST_PIXELS // view.image_size**2 if view is not None else EVALUATION_BATCH_SIZE
     return Loader(
         samples,
-        EVALUATION_BATCH_SIZE * distributed.world_size(),
+        max(1, min(EVALUATION_BATCH_SIZE, most)) * distributed.world_size(),
         seed=0,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
