@@ -266,8 +266,8 @@ class ReleasedLoop:
         self.net.backbone.requires_grad_(False)
         self.net.train()
         normalize = data.transform(train=False)
-        self.images = normalize(data.train.inputs, torch.arange(SMALL_EPOCH_SIZE, device=device), 0)
-        self.meta = normalize(data.meta.inputs, torch.arange(NUM_META, device=device), 0)
+        self.images = normalize(data.train.in_memory, torch.arange(SMALL_EPOCH_SIZE, device=device), 0)
+        self.meta = normalize(data.meta.in_memory, torch.arange(NUM_META, device=device), 0)
         self.labels, self.meta_labels = data.train.labels, data.meta.labels
         self.prototypes = torch.randn(NUM_CLASSES, 64, device=device)
         self.theta = torch.ones(SMALL_EPOCH_SIZE, device=device)

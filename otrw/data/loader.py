@@ -40,6 +40,12 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def in_memory(self) -> Tensor:
+        """Inputs that are no files."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
+
     def with_inputs(self, inputs: Tensor) -> "SampleSet":
         """The same samples seen as something else, say as embeddings."""
         return replace(self, inputs=inputs)
@@ -206,7 +212,6 @@ class Loader:
         if found is not None:
             assert isinstance(self.transform, ImageTransform)
             return self.transform.of_decoded(found.pixels[torch.searchsorted(found.rows, index)], index, key)
-        assert isinstance(self.samples.inputs, Tensor)
         if self.transform is None:
-            return self.samples.inputs[index]
-        return self.transform(self.samples.inputs, index, key)
+            return self.samples.in_memory[index]
+        return self.transform(self.samples.in_memory, index, key)

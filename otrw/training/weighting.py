@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from otrw import distributed
 from otrw.config import Config
 from otrw.data.datasets import Datasets
+from otrw.data.decoding import all_decoded
+from otrw.data.files import ImageFiles
 from otrw.data.loader import Batch, Loader, SampleSet
+from otrw.data.view import ImageTransform
 from otrw.ot.cost import label_vectors
 from otrw.ot.weights import effective_number_weights
 from otrw.reweight import OTReweighter
@@ -100,7 +103,7 @@ class Weighting:
         order = loader.order(epoch).to(loader.samples.labels.device)
         padding = order.new_full((len(loader) * loader.batch_size - len(order),), -1)
         index = torch.cat([order, padding]).view(len(loader), loader.batch_size)
-        self.reweighter.steps(index, loader.samples.inputs, loader.samples.labels)
+        self.reweighter.steps(index, loader.samples.in_memory, loader.samples.labels)
         self.weights = self.reweighter.weights
 
     def refresh(self, net: nn.Module) -> dict | None:
@@ -324,7 +327,11 @@ class Weighting:
         meta = self.data.meta
         if self.config.ot.reference == "prototypes" and self.config.ot.prototype == "mean_image":
             classes = torch.arange(self.data.num_classes, device=meta.labels.device)
-            images = torch.stack([meta.inputs[meta.labels == c].float().mean(0) for c in classes])
+            inputs, transform = meta.inputs, self.data.transform(train=False)
+            if isinstance(inputs, ImageFiles):
+                assert isinstance(transform, ImageTransform)
+                inputs = all_decoded(inputs, transform.cropping, workers=transform.workers).to(meta.labels.device)
+            images = torch.stack([inputs[meta.labels == c].float().mean(0) for c in classes])
             meta = SampleSet(images, classes, classes, classes, classes)
             in_train_mode = self.config.stage2.embeddings == "forward"  # as the released code does, once an epoch
             return self.embed(net, meta, in_train_mode)[1], meta.labels
