@@ -5,6 +5,7 @@ import torch
 from otrw import distributed
 from otrw.data.loader import Batch, Loader
 from otrw.errors import NonFiniteError, UserInterrupt
+from otrw.models.names import library_of
 from otrw.seeds import seed_for
 from otrw.training.evaluation import evaluate_all
 from otrw.training.losses import make_loss
@@ -38,6 +39,7 @@ def train(session: Session, phase: Phase, state: dict | None) -> None:
             meta_batches = training.meta_loader.cycle(epoch, num_steps, first) if training.meta_loader else None
             for batch in training.loader.epoch(epoch, first):
                 meta = next(meta_batches) if meta_batches else None
+                _seed_dropout(session, phase, so_far)
                 so_far = so_far.after(*training_step(session, phase, training, batch, meta, is_weighted))
                 session.progress.step(so_far.num_steps, num_steps, training.loader.batch_size)
                 if so_far.num_steps < num_steps:
@@ -99,6 +101,14 @@ def _save_or_stop(session: Session, phase: Phase, training: Training, batch: Bat
         training.module.train()
     if is_asked:
         raise UserInterrupt(signal_number=session.stop.signal)
+
+
+def _seed_dropout(session: Session, phase: Phase, so_far: EpochSoFar) -> None:
+    """Make the draws inside a library's net those of this step and process, also where a run goes on inside an epoch."""
+    config = session.config
+    if library_of(config.model.name):
+        place = (phase.stage, phase.round, so_far.epoch, so_far.num_steps, distributed.rank())
+        torch.manual_seed(seed_for(config.run.seed, "dropout", *place))
 
 
 def _prepare(session: Session, phase: Phase, state: dict | None) -> tuple[Training, int, EpochSoFar | None]:
