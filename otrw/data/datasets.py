@@ -10,6 +10,7 @@ from torch import Tensor
 
 from otrw.config import DataConfig
 from otrw.data.augment import Augmentation
+from otrw.data.decoding import default_workers
 from otrw.data.duplicates import Copies, num_copies
 from otrw.data.files import ImageFiles
 from otrw.data.loader import SampleSet, Transform
@@ -57,6 +58,10 @@ class Datasets(NamedTuple):
     """For the record: where the samples come from, how many there are in each part, what was skipped; None without such."""
     view: NetInput | None = None
     """What the net sees of an image; None: the image as it is."""
+    crop_scale: float = 1.0
+    """Of images in files: smallest share of the area that a random crop takes."""
+    workers: int = 0
+    """Processes that decode images in files."""
 
     @property
     def num_classes(self) -> int:
@@ -66,15 +71,16 @@ class Datasets(NamedTuple):
     @property
     def in_channels(self) -> int:
         """Colour channels of an image, or length of an embedding."""
-        return self.train.inputs.shape[-1]
+        return 3 if isinstance(self.train.inputs, ImageFiles) else self.train.inputs.shape[-1]
 
     def transform(self, *, train: bool) -> Transform:
         """What a batch goes through: images are augmented (for training) and normalised, uint8 -> float (n, channels, h, w);
         embeddings are standardised, (n, D).
         """
-        if self.train.inputs.dim() == 2:
+        if isinstance(self.train.inputs, Tensor) and self.train.inputs.dim() == 2:
             return partial(_standardized, mean=self.mean, std=self.std)
-        return ImageTransform(self.mean, self.std, self.augmentation if train else None, self.view)
+        augmentation = self.augmentation if train else None
+        return ImageTransform(self.mean, self.std, augmentation, self.view, self.crop_scale, self.workers)
 
 
 def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetInput | None = None) -> Datasets:
@@ -116,12 +122,15 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         )
 
     def select(rows: np.ndarray, given: np.ndarray) -> SampleSet:
+        arrays = (given[rows], true_labels[rows], right[rows], rows)
+        tensors = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
         inputs = raw.inputs[rows]
         if isinstance(inputs, ImageFiles):
-            raise UserError(f"data.image_size must be given for these images, got {config.image_size}; {raw.in_files_since}")
-        arrays = (inputs, given[rows], true_labels[rows], right[rows], rows)
-        return SampleSet(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
+            return SampleSet(inputs, *tensors)
+        return SampleSet(torch.from_numpy(np.ascontiguousarray(inputs)).to(device), *tensors)
 
+    if isinstance(raw.inputs, ImageFiles) and view is None:
+        raise UserError(f"data.image_size must be given for these images, got null; {raw.in_files_since}")
     train, test = select(split.train, given_labels), select(raw.parts.test, true_labels)
     given_sizes, true_sizes = (
         torch.bincount(labels, minlength=len(class_names)) for labels in (train.labels, train.true_labels)
@@ -148,6 +157,8 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         ),
         copies=copies,
         view=view,
+        crop_scale=augment.crop_scale,
+        workers=default_workers() if config.workers is None else config.workers,
         identities=raw.identities,
         knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
         meta_is_checked=divided is None or divided.meta_is_checked,

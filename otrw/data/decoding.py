@@ -177,7 +177,7 @@ def decoded_batches(
         DataLoader(
             _Decoder(files, cropping),
             batch_size=None,
-            sampler=requests,  # type: ignore[arg-type]
+            sampler=requests,
             num_workers=workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=pin_memory,
@@ -207,22 +207,22 @@ def all_decoded(files: ImageFiles, cropping: Cropping, *, workers: int, at_a_tim
     return torch.cat(parts) if parts else torch.zeros(0, cropping.image_size, cropping.image_size, 3, dtype=torch.uint8)
 
 
-def default_workers(processes: int) -> int:
-    """Workers of each of some processes on this machine: one a core, at most `MOST_WORKERS`."""
+def default_workers() -> int:
+    """Workers of this process: a core each, of those that the launcher leaves it, at most `MOST_WORKERS`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // max(1, processes)))
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def pictures(inputs: Tensor | ImageFiles, rows: Tensor, side: int = 96) -> Tensor:
-    """Small pictures of some samples, for people: (n, height, width, channels) uint8 on the CPU.
+def pictures(inputs: Tensor | ImageFiles, rows: Tensor, side: int = 96) -> Tensor | None:
+    """Small pictures of some samples, for people: (n, height, width, channels) uint8 on the CPU; None for embeddings.
 
     Args:
-        inputs: (N, height, width, channels) uint8, or images in files.
+        inputs: (N, height, width, channels) uint8, images in files, or (N, D).
         rows: (n,) which.
         side: of images in files, whose centre is taken.
     """
     if isinstance(inputs, Tensor):
-        return inputs[rows.to(inputs.device)].cpu()
+        return inputs[rows.to(inputs.device)].cpu() if inputs.dim() == 4 else None
     return all_decoded(inputs[rows.cpu().numpy()], Cropping(side, side, "bilinear"), workers=0)
 
 

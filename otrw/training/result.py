@@ -141,7 +141,7 @@ def _write_record(
         probabilities,
         test.labels.cpu(),
         embeddings,
-        test.inputs[:1000].cpu(),
+        test.inputs[:1000],
     )
     ledger.write_json(folder / "result.json", result)
     checkpoints.remove_states(folder / "checkpoints")

@@ -17,6 +17,7 @@ from otrw import distributed
 from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
+from otrw.data.files import ImageFiles
 from otrw.errors import UserInterrupt
 from otrw.models.build import couples_samples
 from otrw.models.heads import Net
@@ -144,7 +145,8 @@ def _embedding_cache(config: Config, data: Datasets, net: Net, accelerator: Acce
 def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator, folder: Path) -> str:
     """What is about to be trained, in a few lines."""
     wrong = int((data.train.labels != data.train.true_labels).sum())
-    samples = "images" if data.train.inputs.dim() == 4 else "samples"
+    inputs = data.train.inputs
+    samples = "samples" if isinstance(inputs, torch.Tensor) and inputs.dim() == 2 else "images"
     held_out = "" if data.validation is None else f"{len(data.validation)} validation and "
     lines = [
         f"{data_name(config, data)}: {len(data.train)} training {samples} in {data.num_classes} classes of "
@@ -159,6 +161,8 @@ def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator
         whence = "on purpose" if config.data.label_noise != "none" else "as the files say"
         lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, {whence}")
     lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
+    if isinstance(inputs, ImageFiles) and data.view is not None:
+        lines.append(f"  decoded by {data.workers} workers a process, {data.view.image_size} pixels a side")
     if couples_samples(net) and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")
     return "\n".join(lines)

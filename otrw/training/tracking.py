@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from otrw.config import Config
+from otrw.data.decoding import pictures
+from otrw.data.files import ImageFiles
 from otrw.records import ledger
 from otrw.training.pictures import confusion_picture, suspects_picture
 from otrw.training.run_text import run_text
@@ -103,30 +105,37 @@ class Journal:
         if self._writer:
             self._writer.add_text("run", run_text(config, result, self.folder), self.num_lines)
 
-    def suspects(self, images: Tensor, given: Tensor, suggested: Tensor, weights: Tensor, class_names: tuple[str, ...]) -> None:
+    def suspects(
+        self, images: Tensor | ImageFiles, given: Tensor, suggested: Tensor, weights: Tensor, class_names: tuple[str, ...]
+    ) -> None:
         """The training samples of lowest weight, as a picture with their labels; weight 0.2 counts a fifth of the mean.
 
         Args:
-            images: (n, H, W, C) uint8, of all training samples; of embeddings (n, D) no picture is made.
+            images: (n, H, W, C) uint8 or files, of all training samples; of embeddings (n, D) no picture is made.
             given: (n,) labels of the training set.
             suggested: (n,) labels held more probable: of the transport plan, or the net's predictions.
             weights: (n,) weights of mean 1.
             class_names: by label.
         """
-        if not self._writer or images.dim() != 4:  # embeddings have no picture
+        if not self._writer:
             return
         order = weights.argsort(stable=True)[:NUM_SUSPECTS]
+        shown = pictures(images, order)
+        if shown is None:
+            return
         labels, others, lowest = (column[order.to(column.device)].tolist() for column in (given, suggested, weights))
-        picture = suspects_picture(images[order.to(images.device)], labels, others, lowest, class_names)
+        picture = suspects_picture(shown, labels, others, lowest, class_names)
         self._writer.add_image("weights/lowest", picture, self.num_lines)
 
-    def project(self, name: str, embeddings: Tensor, images: Tensor, columns: Mapping[str, Sequence[object]]) -> None:
+    def project(
+        self, name: str, embeddings: Tensor, images: Tensor | ImageFiles, columns: Mapping[str, Sequence[object]]
+    ) -> None:
         """Embeddings of a set in the projector, with a thumbnail and several facts a sample to colour by.
 
         Args:
             name: of the set; the projector opens on the first in alphabetical order, so train comes before unseen_test.
             embeddings: (n, D); at most `NUM_PROJECTED`, evenly spaced, are kept.
-            images: (n, H, W, C) uint8; of embeddings (n, D) there are no thumbnails.
+            images: (n, H, W, C) uint8 or files; of embeddings (n, D) there are no thumbnails.
             columns: {name: n values}, such as class and weight; the first labels the points.
         """
         if not self._writer:
@@ -134,11 +143,12 @@ class Journal:
         n = len(embeddings)
         chosen = torch.arange(n) if n <= NUM_PROJECTED else torch.linspace(0, n - 1, NUM_PROJECTED).round().long()
         facts = {key: list(values) for key, values in columns.items()}
+        thumbnails = pictures(images, chosen)
         self._writer.add_embedding(
             embeddings.cpu()[chosen],
             metadata=[[values[i] for values in facts.values()] for i in chosen.tolist()],
             metadata_header=list(facts),
-            label_img=images.cpu()[chosen].permute(0, 3, 1, 2).float() / 255 if images.dim() == 4 else None,
+            label_img=None if thumbnails is None else thumbnails.permute(0, 3, 1, 2).float() / 255,
             tag=name,
             global_step=self.num_lines,
         )
@@ -152,7 +162,7 @@ class Journal:
         probabilities: Tensor,
         labels: Tensor,
         embeddings: Tensor,
-        images: Tensor,
+        images: Tensor | ImageFiles,
     ) -> None:
         """Confusion matrix as a picture, PR curves, hparams and the test images in the projector; then close."""
         if not self._writer:
