@@ -56,7 +56,7 @@ def embeddings_of(data: str, root: str) -> tuple[Tensor, Tensor, Tensor, Tensor,
         config = parse_config(["--config", "official", "--data.root", root, *noise])
     sets = make_datasets(config.data, 0, torch.device("cpu"))
     if data == "digits":
-        views = [samples.inputs.flatten(1).float() / 255 for samples in (sets.train, sets.meta)]
+        views = [samples.in_memory.flatten(1).float() / 255 for samples in (sets.train, sets.meta)]
     else:
         net = fresh_net(config, sets, torch.device("cpu"), "stage1")
         load_model(NET, net, {})
@@ -65,7 +65,7 @@ def embeddings_of(data: str, root: str) -> tuple[Tensor, Tensor, Tensor, Tensor,
         views = []
         for samples in (sets.train, sets.meta):
             parts = torch.arange(len(samples.labels)).split(512)
-            views.append(torch.cat([net(view(samples.inputs, part, 0)).embedding for part in parts]))
+            views.append(torch.cat([net(view(samples.in_memory, part, 0)).embedding for part in parts]))
     return views[0], sets.train.labels, views[1], sets.meta.labels, sets.num_classes
 
 
