@@ -1,0 +1,197 @@
+"""Runs on images that stay in their files end as if nothing had been special: for any workers, stops and processes."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import run_distributed
+from safetensors.torch import load_file
+
+from otrw.config.command_line import parse_config
+from otrw.data.datasets import make_datasets
+from otrw.data.files import ImageFiles
+from otrw.data.loader import Loader
+from otrw.errors import UserError, UserInterrupt
+from otrw.records import ledger
+from otrw.training.run import run
+from otrw.training.stop import StopRequest
+
+SIZES = {"train": (18, 12, 7), "trusted": (2, 2, 2), "validation": (2, 2, 2), "test": (4, 4, 4)}
+SHORT = [
+    "--data.source=folder",
+    "--data.memory_limit_gib=0",
+    "--data.image_size=16",
+    "--model.name=small",
+    "--model.width_multiplier=0.25",
+    "--stage1.epochs=2",
+    "--stage1.batch_size=8",
+    "--stage1.mixup_alpha=0.3",
+    "--stage1.optimizer.learning_rate=0.02",
+    "--stage2.trainable=all",
+    "--stage2.epochs=2",
+    "--stage2.batch_size=8",
+    "--stage2.rounds=1",
+    "--stage2.optimizer.learning_rate=0.02",
+    "--data.cache=",
+    "--run.tensorboard=false",
+    "--run.cpu=true",
+    "--variants=[ot_labels_meta]",
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """JPEGs of three classes, each image of a size of its own."""
+    folder = tmp_path_factory.mktemp("own")
+    generator = np.random.default_rng(0)
+    for part, sizes in SIZES.items():
+        for label, number in enumerate(sizes):
+            for row in range(number):
+                path = folder / part / f"class {label}" / f"{row}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noise = generator.integers(0, 120, (5, 5, 3), dtype=np.uint8)
+                noise[..., label] += 100
+                Image.fromarray(noise).resize((30 + row, 44 - row), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+class StopAfter(StopRequest):
+    """As if a signal came before the given look."""
+
+    def __init__(self, num_looks):
+        super().__init__()
+        self.looks_left = num_looks
+
+    def is_asked(self, num_steps, device):
+        self.looks_left -= 1
+        if self.looks_left == 0:
+            self.signal = signal.SIGTERM
+        return super().is_asked(num_steps, device)
+
+
+def config_of(root, folder, name, *arguments):
+    return parse_config([*SHORT, f"--data.root={root}", f"--run.directory={folder}", f"--run.name={name}", *arguments])
+
+
+def assert_same_run(left, right):
+    variants = [path.parent.name for path in right.glob("*/result.json")]
+    assert variants
+    for variant in variants:
+        ours, theirs = load_file(left / variant / "model.safetensors"), load_file(right / variant / "model.safetensors")
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), variant
+        assert ledger.read_lines(left / variant / "metrics.jsonl") == ledger.read_lines(right / variant / "metrics.jsonl")
+        results = [json.loads((folder / variant / "result.json").read_text()) for folder in (left, right)]
+        for result in results:
+            del result["seconds"]
+        assert results[0] == results[1]
+
+
+def stopped_and_resumed(config, folder, looks):
+    """Run, as if signals came, and go on each time; returns how often it was stopped."""
+    num_parts = 0
+    for num_looks in (*looks, 10**9):
+        try:
+            run(config, stop=StopAfter(num_looks))
+            break
+        except UserInterrupt:
+            num_parts += 1
+            config = parse_config([f"--run.resume={folder}"])
+    return num_parts
+
+
+def test_a_run_that_is_stopped_inside_epochs_and_decodes_in_workers_is_the_whole_run(root, tmp_path):
+    run(config_of(root, tmp_path, "whole"))
+    parts = stopped_and_resumed(config_of(root, tmp_path, "cut", "--data.workers=1"), tmp_path / "cut", (3, 8))
+    assert parts == 2
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_head_prototypes_and_pictures_come_from_files_and_embeddings_from_a_cache(root, tmp_path):
+    options = [
+        "--stage2.trainable=classifier",
+        "--ot.reference=prototypes",
+        "--ot.prototype=mean_image",
+        "--run.tensorboard=true",
+        f"--data.cache={tmp_path / 'cache'}",
+    ]
+    for name in ("cold", "warm"):
+        run(config_of(root, tmp_path, name, *options))
+    assert_same_run(tmp_path / "warm", tmp_path / "cold")
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) >= 4
+    assert list((tmp_path / "cold" / "ot_labels_meta" / "tensorboard").glob("**/sprite.png"))
+
+
+def test_the_key_of_files_is_that_of_their_choice_and_content(root):
+    config = config_of(root, "runs", "key").data
+    data = make_datasets(config, 0, torch.device("cpu"))
+    files = data.train.inputs
+    assert isinstance(files, ImageFiles)
+    assert files.key() == make_datasets(config, 0, torch.device("cpu")).train.inputs.key()
+    assert len({files.key(), data.test.inputs.key(), files[np.arange(5)].key(), files[np.arange(5)[::-1]].key()}) == 4
+    os.utime(files.paths[0], ns=(1, 1))
+    assert make_datasets(config, 0, torch.device("cpu")).train.inputs.key() != files.key()
+
+
+def test_a_net_without_a_size_of_its_own_needs_one_for_images_in_files(root):
+    config = config_of(root, "runs", "none").data
+    with pytest.raises(UserError, match=r"data\.image_size must be given for these images, got null") as caught:
+        make_datasets(
+            parse_config([*SHORT, f"--data.root={config.root}", "--data.image_size=null"]).data, 0, torch.device("cpu")
+        )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_net_with_dropout_goes_on_inside_an_epoch(root, tmp_path):
+    net = ["--model.name=torchvision/mobilenet_v3_small", "--model.width_multiplier=1", "--data.image_size=32"]
+    run(config_of(root, tmp_path, "whole", *net))
+    assert stopped_and_resumed(config_of(root, tmp_path, "cut", *net), tmp_path / "cut", (3, 8)) == 2
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+def run_one(root, folder, name):
+    run(config_of(root, folder, name))
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_ends(root, tmp_path):
+    run_one(root, tmp_path, "one")
+    run_distributed(run_one, 2, root, tmp_path, "two")
+    ours, theirs = (load_file(tmp_path / name / "ot_labels_meta" / "model.safetensors") for name in ("two", "one"))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+
+
+def message_of_damage(root, rank_of_damage):
+    """Cut a training image that only one process meets short, after the start; what this process then says."""
+    data = make_datasets(config_of(root, "runs", "damage").data, 0, torch.device("cpu"))
+    rank = torch.distributed.get_rank()
+    loader = Loader(data.train, 8, seed=0, rank=rank, world_size=2, transform=data.transform(train=True), shuffle=False)
+    victim = Path(data.train.inputs.paths[4 * rank_of_damage])
+    torch.distributed.barrier()
+    if rank == 0:
+        victim.write_bytes(victim.read_bytes()[:300])
+    torch.distributed.barrier()
+    try:
+        for _ in loader.epoch():
+            torch.distributed.barrier()  # as a step's exchange
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.slow
+def test_damage_that_one_process_meets_ends_all_with_the_same_line(root, tmp_path):
+    for path in root.rglob("*.jpg"):
+        copy = tmp_path / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    first, second = run_distributed(message_of_damage, 2, tmp_path, 1)
+    assert first == second
+    assert "4.jpg" in first
+    assert "\n" not in first
