@@ -33,14 +33,14 @@ def replace(path: Path) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _synchronize(temporary)
+        synchronize(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
     with contextlib.suppress(OSError):  # not every file system lets a folder be opened
-        _synchronize(path.parent)
+        synchronize(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -72,7 +72,8 @@ def remove_partial(folder: Path, older_than_seconds: float = 3600.0) -> None:
                     path.unlink()
 
 
-def _synchronize(path: Path) -> None:
+def synchronize(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

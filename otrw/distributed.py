@@ -138,6 +138,17 @@ def first_on_each_machine(action: Callable[[], T]) -> T:
     return outcome[0]  # type: ignore[return-value]
 
 
+def on_every_process(action: Callable[[], T]) -> T:
+    """Run an action on every process; each keeps its own result. If it raises anywhere, every process raises."""
+    outcome: tuple[T | None, Exception | None] = (None, None)
+    try:
+        outcome = (action(), None)
+    except Exception as error:
+        outcome = (None, error)
+    raise_anywhere(outcome[1])
+    return outcome[0]  # type: ignore[return-value]
+
+
 def raise_anywhere(failure: Exception | None) -> None:
     """Raise the first failure of any process on all of them, so that none waits for one that has left."""
     failures = [one for one in all_gather_objects(None if failure is None else _portable(failure)) if one is not None]
@@ -149,6 +160,24 @@ def barrier() -> None:
     """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
+
+
+LOST = ("onnection closed by peer", "onnection reset", "roken pipe", "onnect timeout", "Rendezvous", "NCCL", "ncclRemoteError")
+"""Words of the backends' errors where another process is gone,"""
+SILENT = ("imed out", "timed out", "imeout")
+"""and where it does not answer."""
+
+
+def lost_process(error: RuntimeError) -> str | None:
+    """What to say where an exchange failed because of another process; None where the error is of another kind."""
+    text = str(error)
+    if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text or "[..." in text):
+        return None
+    if any(word in text for word in SILENT):
+        return "another process did not answer in run.timeout_seconds: it hangs, was stopped, or the network is cut"
+    if any(word in text for word in LOST):
+        return "another process has ended, or the connection to it; what it said itself stands above or on its own machine"
+    return f"an exchange between processes failed ({' '.join(text.split())[:120]})"
 
 
 def exit_together() -> None:

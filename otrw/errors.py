@@ -1,5 +1,6 @@
-"""The exceptions that a command turns into one line: what the user can mend, training that diverged, and Ctrl-C."""
+"""The exceptions that a command turns into one line: what the user can mend, what broke around a run, and Ctrl-C."""
 
+import errno
 import signal
 from pathlib import Path
 
@@ -12,6 +13,30 @@ class UserError(ValueError):
 
 class NonFiniteError(RuntimeError):
     """The loss or the weights are not finite any more; the last checkpoint is intact. Scripts print it and exit with 1."""
+
+
+class RunEndedError(RuntimeError):
+    """Something around a run broke: a full disk, a process or a network that is gone. It can go on; scripts exit with 1."""
+
+    folder: Path | None = None
+    """Of the run; the script makes the command that goes on from it."""
+    command: str = ""
+    """The whole command, where resuming the folder is not all there is to do."""
+
+
+STORAGE = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EACCES", "EPERM", "EIO", "ESTALE", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+)
+"""Errors of a disk that is full, read-only, broken or gone, as against those of a program."""
+
+
+def storage_problem(error: OSError) -> str | None:
+    """One line on a disk that does not take or give what it should; None where the error is of another kind."""
+    if error.errno not in STORAGE:
+        return None
+    return f"{error.filename or 'a file'} cannot be written or read ({error.strerror}); nothing is left half-written"
 
 
 class UserInterrupt(KeyboardInterrupt):

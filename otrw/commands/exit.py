@@ -1,21 +1,30 @@
 """From an error to one line on standard error and an exit code."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 
 from otrw.commands.invocation import resume_command
-from otrw.errors import NonFiniteError, UserError, UserInterrupt
+from otrw.errors import NonFiniteError, RunEndedError, UserError, UserInterrupt, storage_problem
+
+CAUSE_SECONDS = 1.0
+"""How long what follows from another process's end waits for that one's own words."""
 
 
 def exit_with_message(action: Callable[[], object]) -> None:
     """Run a command. Errors a user can mend: one line on standard error, once for all processes, exit code 2.
 
-    Other expected failures exit with 1 (training diverged) and 128 plus the signal's number; bugs keep their traceback.
+    Other expected failures exit with 1 (training diverged, a disk is full, another process is gone) and 128 plus the
+    signal's number; bugs keep their traceback.
 
     Args:
         action: the command, without arguments.
@@ -24,26 +33,98 @@ def exit_with_message(action: Callable[[], object]) -> None:
         SystemExit: with that code, after the message.
     """
     try:
-        action()
+        with _termination_interrupts():
+            action()
     except UserError as error:
         _stop(f"error: {error}", 2)
     except UserInterrupt as interrupt:
-        command = interrupt.command or (resume_command(interrupt.folder) if interrupt.folder else "")
         by = "" if interrupt.signal == signal.SIGINT else f" by {interrupt.signal.name}"
-        _stop(f"interrupted{by}" + (f"; go on with: {command}" if command else ""), 128 + interrupt.signal)
+        _stop(f"interrupted{by}{_goes_on(interrupt.folder, interrupt.command)}", 128 + interrupt.signal)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except NonFiniteError as error:
         _stop(f"error: {error}", 1)
+    except RunEndedError as ended:
+        _stop(f"error: {ended}{_goes_on(ended.folder, ended.command)}", 1, is_consequence=True)
+    except BrokenPipeError:  # whoever read the output, head say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)
+    except Exception as error:
+        problem = storage_problem(error) if isinstance(error, OSError) else None
+        if problem is not None:
+            _stop(f"error: {problem}; the same command goes on when that is mended", 1)
+        if _num_processes() == 1:
+            raise
+        _stop(traceback.format_exc(), 1)
 
 
-def _stop(message: str, code: int) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(message, file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """A request to end by another signal than Ctrl-C cleans up as Ctrl-C does; training has its own way."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise UserInterrupt(signal_number=number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    taken = [name for name in ("SIGTERM", "SIGHUP") if in_main_thread and hasattr(signal, name)]
+    numbers = [number for name in taken if signal.getsignal(number := getattr(signal, name)) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _goes_on(folder: Path | None, command: str) -> str:
+    command = command or (resume_command(folder) if folder else "")
+    return f"; go on with: {command}" if command else ""
+
+
+def _num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _stop(message: str, code: int, *, is_consequence: bool = False) -> None:
+    """Print a message once for all processes of this machine, whichever of them has it, and leave.
+
+    Args:
+        message: one line, or a traceback.
+        code: of the exit.
+        is_consequence: of something that another process may have said a word about, which comes first.
+    """
+    if _num_processes() > 1:
+        # the launcher ends all processes when the first is gone; this one has something to say
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if is_consequence:
+            time.sleep(CAUSE_SECONDS)
+    if _is_first_to_say(message):
+        with contextlib.suppress(OSError):  # a log on the disk that is full
+            print(message, file=sys.stderr, flush=True)
         _tell_launcher(message)
     else:
-        time.sleep(2)  # a launcher ends all processes when the first is gone: let the one that prints be the first
+        time.sleep(2)  # let the one that prints be the first to be gone, and the launcher's report end with its message
+    if _num_processes() > 1 and "torch" in sys.modules:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # taking a process group apart whose other end is gone may hang or abort
     sys.exit(code)
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Whether no other process of this machine has this message; torchrun gives them a folder that they share."""
+    shared = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if _num_processes() == 1 or not shared:
+        return int(os.environ.get("RANK", "0")) == 0
+    said = Path(shared).parents[1] / f"said-{hashlib.sha256(message.encode()).hexdigest()[:16]}"
+    try:
+        said.open("x").close()
+    except FileExistsError:
+        return False
+    except OSError:
+        return int(os.environ.get("RANK", "0")) == 0
+    return True
 
 
 def _tell_launcher(message: str) -> None:

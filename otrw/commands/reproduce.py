@@ -6,7 +6,7 @@ python launch/reproduce.py --factors 100 --seeds 0 --budget-minutes 60 --run.pre
 python launch/reproduce.py --presets digits_lt --datasets digits --factors 20 50    # the small example, minutes
 
 Finished variants are recognised by a hash of their settings and not trained again, wherever below --directory they lie; an
-interrupted run goes on from its last epoch; a stage 1 that several presets share is trained once. Runs go side by side
+interrupted run goes on from where it was; a stage 1 that several presets share is trained once. Runs go side by side
 as processes, on GPUs in turn. Further options are settings of all runs, as for launch/train.py.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otrw.errors import UserError, check
+from otrw.commands.invocation import command_line
+from otrw.errors import UserError, UserInterrupt, check
 from otrw.grid.jobs import is_done, job_states, make_jobs
 from otrw.grid.plan import print_estimate, print_plan, visible_gpus
 from otrw.grid.runner import Grid
@@ -41,7 +42,11 @@ def main(arguments: Sequence[str]) -> None:
         print_estimate(console, jobs, states, num_slots, gpus)
         return
     deadline = time.monotonic() + 60 * options.budget_minutes if options.budget_minutes else float("inf")
-    failed = Grid(jobs, directory, num_slots, gpus, console).train(deadline)
+    try:
+        failed = Grid(jobs, directory, num_slots, gpus, console).train(deadline)
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", None)
+        raise UserInterrupt(command=command_line("reproduce", arguments), signal_number=number) from None
     left = sum(1 for variants in job_states(jobs, directory).values() if not is_done(variants))
     console.print(f"{len(jobs) - left} of {len(jobs)} runs done" + (f"; {len(failed)} failed" if failed else ""))
     if left and not failed:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from otrw.errors import UserError
+from otrw.commands.invocation import command_line
+from otrw.errors import UserError, UserInterrupt
 from otrw.tuning.plan import describe, make_plan
 
 
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
         if plan.is_new and not (plan.folder / "stage1").exists():  # bad input leaves nothing behind
             shutil.rmtree(plan.folder)
         raise
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with --resume {plan.folder}", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "signal", None)
+        command = command_line("search", ["--resume", str(plan.folder)])
+        raise UserInterrupt(command=command, signal_number=number) from None
     sys.exit(0 if found else 1)

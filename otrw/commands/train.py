@@ -15,7 +15,8 @@ from otrw.commands.invocation import command_line, train_command
 from otrw.config import Config, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.config.help import overview, section_in_full
-from otrw.errors import UserError, UserInterrupt, check
+from otrw.errors import RunEndedError, UserError, UserInterrupt, check
+from otrw.training.ending import told
 from otrw.training.process_group import start_accelerator
 from otrw.training.run import RunResult, run
 from otrw.training.stop import StopRequest
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     config = parse_config(settings, description=__doc__ or "")
     console = Console() if distributed.is_main() else None
     num_seeds = options.seeds or (1 if arguments else SEEDS_OF_THE_EXAMPLE)
-    with StopRequest().listening() as stop:
+    with StopRequest().listening() as stop, told(None, stop):
         if num_seeds == 1:
             results = [run(config, console=console, stop=stop)]
         else:
@@ -73,6 +74,9 @@ def _train_seeds(
             results.append(run(_as_begun(seeded), console=console, stop=stop))
         except KeyboardInterrupt:
             raise UserInterrupt(command=command, signal_number=stop.signal) from None
+        except RunEndedError as ended:
+            ended.command = command
+            raise
     return results
 
 

@@ -20,7 +20,7 @@ TRAIN = ("-m", "otrw", "train")
 POLL_SECONDS = 1.0
 LOG_EVERY_SECONDS = 60.0
 CLAIMS = ".claims"  # folder of empty files that grids lock
-STOP_SECONDS = 5.0  # between the request to stop and the end
+STOP_SECONDS = 10.0  # between the request to stop and the end
 
 
 class Running(NamedTuple):
@@ -167,7 +167,7 @@ class Grid:
 
     def _stop(self) -> None:
         for running in self.running:
-            running.process.send_signal(signal.SIGINT)
+            running.process.send_signal(signal.SIGTERM)  # an interrupt may be ignored, as in a script's background
         end = time.monotonic() + STOP_SECONDS
         for running in self.running:
             try:
@@ -176,7 +176,7 @@ class Grid:
                 running.process.kill()
                 running.process.wait()
             running.claims.close()
-            self._say(f"{running.job.name}: stopped; goes on from its last epoch at the next call")
+            self._say(f"{running.job.name}: stopped; goes on from where it was at the next call")
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,9 @@ transport plan says what a sample is (label transport, noise_aware) target_label
 wrong_label_score, how likely the given label is wrong, in [0, 1]. Records from before a column existed lack it.
 """
 
+import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -24,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
+from otrw import atomic
 from otrw.config.earlier_names import with_present_names
 from otrw.errors import UserError
 from otrw.records.read import check_plain, read_json, read_yaml
@@ -37,6 +40,10 @@ except ImportError:  # not on Windows
 PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "pyarrow", "numpy")
 
 
+CHECKED = ("config.yaml", "metrics.jsonl")
+"""Files of a record whose checksums are in result.json."""
+
+
 class Record(NamedTuple):
     """One finished variant of one run."""
 
@@ -48,9 +55,7 @@ class Record(NamedTuple):
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    atomic.write_text(path, text)
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:
@@ -73,7 +78,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0][:120]})") from None
     return {name: table[name].to_numpy() for name in table.column_names}
@@ -82,6 +87,32 @@ def read_columns(path: Path) -> dict[str, np.ndarray] | None:
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file, indented, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_result(folder: Path, result: Mapping) -> None:
+    """Write result.json, with checksums of itself and of the files that are read with it."""
+    files = {name: _digest((folder / name).read_bytes()) for name in CHECKED if (folder / name).is_file()}
+    whole = json.loads(json.dumps({**result, "files": files}))  # as it will be read
+    write_json(folder / "result.json", {**whole, "checksum": _digest_of(whole)})
+
+
+def _check_checksums(folder: Path, result: dict) -> None:
+    """Raise UserError where a file is not as it was written; records of earlier versions have no checksums."""
+    files = result.get("files", {})
+    if "checksum" in result and result["checksum"] != _digest_of({k: v for k, v in result.items() if k != "checksum"}):
+        raise UserError(f"{folder / 'result.json'}: its checksum differs")
+    for name, written in files.items() if isinstance(files, dict) else ():
+        path = folder / name
+        if name in CHECKED and (not path.is_file() or _digest(path.read_bytes()) != written):
+            raise UserError(f"{path}: its checksum differs from the one in result.json")
+
+
+def _digest_of(value: Mapping) -> str:
+    return _digest(json.dumps(value, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def read_settings(path: Path) -> dict:
@@ -102,15 +133,23 @@ def write_columns(path: Path, columns: Mapping[str, object]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), temporary)
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), content, write_page_checksum=True)
+    atomic.write_bytes(path, content.getvalue())
 
 
 def append_line(path: Path, value: Mapping) -> None:
-    """Append one JSON line; a crash can cut off only the last one."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    """Append one JSON line; a crash can cut off only the last one, a full disk none. Raises OSError."""
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        line = (json.dumps(value) + "\n").encode()
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError as error:
+            file.truncate(size)
+            error.filename = error.filename or str(path)
+            raise
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -248,6 +287,10 @@ def read_record(folder: Path) -> Record:
         if not isinstance(value, dict):
             raise UserError(f"{path}: not a mapping; the record is left out")
         values[name] = value
+    try:
+        _check_checksums(folder, values["result.json"])
+    except (UserError, OSError) as error:
+        raise UserError(f"{error}; the record is left out") from None
     return Record(folder, with_present_names(values["config.yaml"]), values["environment.json"], values["result.json"])
 
 

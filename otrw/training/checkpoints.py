@@ -1,9 +1,11 @@
 """Resumable state and finished models on disk, with checksums. Loading never runs code from a file."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from otrw import atomic
 from otrw.errors import UserError
 
 COMPLETE = "COMPLETE"
@@ -22,20 +25,21 @@ CHECKSUM = "checksum"  # key of a model file's facts
 def save_state(folder: Path, name: str, state: dict, keep: int) -> None:
     """Write folder/name/ in a temporary folder, renamed when complete, with a checksum; keep the newest `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".partial-{name}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    content = io.BytesIO()
+    torch.save(state, content)
+    checksum = hashlib.blake2b(content.getbuffer()).hexdigest()
+    final, temporary = folder / name, folder / f"{atomic.PARTIAL}{secrets.token_hex(8)}"
     temporary.mkdir()
     try:
-        with (temporary / "state.pt").open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        (temporary / COMPLETE).write_text(_file_checksum(temporary / "state.pt"), encoding="ascii")
-        final = folder / name
+        for file, data in ((temporary / "state.pt", content.getbuffer()), (temporary / COMPLETE, checksum.encode())):
+            file.write_bytes(data)
+            atomic.synchronize(file)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
-    except OSError:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(final)
         raise
     for old in _complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -71,7 +75,7 @@ def _damage(path: Path) -> str | None:
     """Why a state cannot be what was written; None where nothing speaks against it."""
     try:
         written = (path / COMPLETE).read_text(encoding="ascii").strip()
-        if written and written != _file_checksum(path / "state.pt"):  # states of earlier versions have no checksum
+        if written != _file_checksum(path / "state.pt"):
             return "its checksum differs"
     except (OSError, UnicodeDecodeError) as error:
         return type(error).__name__
@@ -93,13 +97,7 @@ def save_model(path: Path, model: nn.Module, facts: dict[str, str]) -> None:
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     content = _sorted_header(save(tensors, metadata={**facts, CHECKSUM: _tensor_checksum(tensors)}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic.write_bytes(path, content)
 
 
 def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[str, str]:

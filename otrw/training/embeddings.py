@@ -6,16 +6,14 @@ numbers depend on; a cache that cannot be read or written is passed over, since 
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from otrw import distributed
+from otrw import atomic, distributed
+from otrw.data.cache import SUFFIX, read_arrays, write_arrays
 from otrw.data.files import ImageFiles
 from otrw.data.loader import SampleSet
 
@@ -46,6 +44,7 @@ class EmbeddingCache:
         key = self._key(samples)
         if key not in self._tables:
             found = self._read(key)
+            found = None if found is None or len(found) != len(samples) else found
             found_by = distributed.all_reduce_sum(torch.tensor(float(found is not None), device=samples.labels.device))
             if found is None or int(found_by) < distributed.world_size():
                 found = compute()
@@ -69,18 +68,16 @@ class EmbeddingCache:
     def _read(self, key: str) -> Tensor | None:
         if self.folder is None:
             return None
-        with contextlib.suppress(OSError, SafetensorError, KeyError):
-            return load_file(self.folder / f"{key}.safetensors")["embeddings"]
-        return None
+        found = (read_arrays(self.folder / f"{key}{SUFFIX}") or {}).get("embeddings")
+        return None if found is None else torch.from_numpy(found)
 
     def _write(self, key: str, table: Tensor) -> None:
         if self.folder is None:
             return
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f".{key}.{os.getpid()}"
-            save_file({"embeddings": table.cpu().contiguous()}, temporary)
-            os.replace(temporary, self.folder / f"{key}.safetensors")
-            files = sorted(self.folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+            atomic.remove_partial(self.folder)
+            write_arrays(self.folder / f"{key}{SUFFIX}", {"embeddings": table.cpu().numpy()})
+            files = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
             for old in files[:-MOST_FILES]:
                 old.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """The folder of a run, and in it the folder of each variant: made, found again, and held against other processes."""
 
+import contextlib
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate.accelerator import Accelerator
 
-from otrw import distributed
+from otrw import atomic, distributed
 from otrw.config import Config, to_dict
 from otrw.config.resume import fixed_differences
 from otrw.data.datasets import Datasets
@@ -33,18 +35,31 @@ def open_folder(config: Config, held: ExitStack) -> Path:
         held.enter_context(ledger.locked(Path(config.run.resume)))
         return Path(config.run.resume)
     parent = Path(config.run.directory).expanduser()
-    name = config.run.name or _default_name(config)
-    folder = parent / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        folder = _made(parent / config.run.name) if config.run.name else _made_anew(parent / _default_name(config))
         held.enter_context(ledger.locked(folder))
         ledger.write_yaml(folder / "config.yaml", to_dict(config))
-    except FileExistsError:
-        raise UserError(f"run.name must be new, got {str(folder)!r}; go on with it by --run.resume {folder}") from None
+    except FileExistsError as error:
+        taken = error.filename
+        raise UserError(f"run.name must be new, got {taken!r}; go on with it by --run.resume {taken}") from None
     except OSError as error:
         raise UserError(f"run.directory must be writable, got {str(parent)!r} ({error.strerror}); choose another") from None
     return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _made_anew(folder: Path) -> Path:
+    """A folder of this name, or with a number behind it where another run began in the same second."""
+    for number in itertools.count(2):
+        with contextlib.suppress(FileExistsError):
+            return _made(folder)
+        folder = folder.with_name(f"{folder.name.partition('+')[0]}+{number}")
+    raise AssertionError
 
 
 def _default_name(config: Config) -> str:
@@ -75,26 +90,34 @@ def open_variant(
     state = checkpoints.load_latest(folder / "checkpoints")
     progress.variant = config.variants[0]
     is_done = (folder / "result.json").exists()
-    journal = Journal(
-        folder,
-        is_main=distributed.is_main() and not is_done,
-        tensorboard=config.run.tensorboard,
-        kept_lines=state["num_lines"] if state else 0,
-        report=report,
-        searched=searched,
-    )
-    if journal.is_main:
-        ledger.write_yaml(folder / "config.yaml", to_dict(replace(config, run=replace(config.run, resume=None))))
-        devices = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
-        ledger.write_json(
-            folder / "environment.json",
-            ledger.environment(
-                device=devices,
-                world_size=accelerator.num_processes,
-                precision=accelerator.mixed_precision,
-                threads=torch.get_num_threads(),
-            ),
+
+    def begun() -> Journal:
+        journal = Journal(
+            folder,
+            is_main=distributed.is_main() and not is_done,
+            tensorboard=config.run.tensorboard,
+            kept_lines=state["num_lines"] if state else 0,
+            lines=state.get("lines") if state else None,
+            report=report,
+            searched=searched,
         )
+        if journal.is_main:
+            for place in (folder.parent, folder, folder / "checkpoints"):
+                atomic.remove_partial(place, 0)  # of killed processes: nobody else writes here while the folder is held
+            ledger.write_yaml(folder / "config.yaml", to_dict(replace(config, run=replace(config.run, resume=None))))
+            devices = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
+            ledger.write_json(
+                folder / "environment.json",
+                ledger.environment(
+                    device=devices,
+                    world_size=accelerator.num_processes,
+                    precision=accelerator.mixed_precision,
+                    threads=torch.get_num_threads(),
+                ),
+            )
+        return journal
+
+    journal = distributed.on_every_process(begun)
     return Session(config, accelerator, data, journal, progress, stop)
 
 
@@ -109,4 +132,7 @@ def _check_unchanged(config: Config, folder: Path) -> None:
 
 def finished_result(folder: Path) -> dict | None:
     """What a finished variant has in its result.json; None where it is not finished."""
-    return ledger.read_record(folder).result if (folder / "result.json").exists() else None
+    if not (folder / "result.json").exists():
+        return None
+    result = ledger.read_record(folder).result
+    return {key: value for key, value in result.items() if key not in ("files", "checksum")}

@@ -54,6 +54,7 @@ def save_phase(session: Session, phase: Phase, training: Training, so_far: Epoch
         "epoch": epoch,
         "step": step,
         "num_lines": session.journal.num_lines,
+        "lines": session.journal.lines(),
         "module": phase.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),

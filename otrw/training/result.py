@@ -62,9 +62,7 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         class_mass = _class_mass(weighting.weights, data)
         result["weights"] = weighting.describe() | weighting.movement() | weighting.estimates() | {"class_mass": class_mass}
     _show_training_samples(session, net, weighting)
-    if distributed.is_main():
-        _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu())
-    distributed.barrier()
+    distributed.on_main(lambda: _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu()))
     return result
 
 
@@ -143,7 +141,7 @@ def _write_record(
         embeddings,
         test.inputs[:1000],
     )
-    ledger.write_json(folder / "result.json", result)
+    ledger.write_result(folder, result)
     checkpoints.remove_states(folder / "checkpoints")
 
 

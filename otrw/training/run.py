@@ -18,7 +18,6 @@ from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
 from otrw.data.files import ImageFiles
-from otrw.errors import UserInterrupt
 from otrw.models.build import couples_samples
 from otrw.models.heads import Net
 from otrw.models.library_nets import net_input
@@ -27,6 +26,7 @@ from otrw.training import checkpoints
 from otrw.training.agreement import check_same, check_same_settings
 from otrw.training.competitors import check_installed
 from otrw.training.embeddings import EmbeddingCache, backbone_key
+from otrw.training.ending import told
 from otrw.training.folder import Report, finished_result, open_folder, open_variant
 from otrw.training.process_group import start_accelerator
 from otrw.training.progress import Progress
@@ -61,7 +61,7 @@ def run(
     process shows progress; None is silent. searched: what a search chose, the columns of its HParams table, which is
     then filled from the first epoch on. stop: ends the run between two steps when a signal that it listens to comes; a
     library's caller keeps its signals. Raises UserError for bad input, NonFiniteError where training diverges,
-    UserInterrupt where it was interrupted.
+    UserInterrupt where it was interrupted, RunEndedError where a disk is full or another process is gone.
     """
     if any(variant.startswith("cleanlab") for variant in config.variants):
         check_installed()
@@ -87,6 +87,7 @@ def run(
         later: tuple[Variant, ...] = tuple(variant for variant in config.variants if variant != "stage1")
         stage1_embeddings: EmbeddingCache | None = None
         is_trained = config.stage1.checkpoint is None or "stage1" in config.variants
+        held.enter_context(told(folder, stop))
         for variant in ("stage1", *later) if is_trained else later:
             variant_settings = replace(variant_config(config, variant), stage1=stage1_settings)
             if variant != "stage1" and stage1_embeddings is None:
@@ -101,8 +102,6 @@ def run(
                 continue
             try:
                 results[variant] = _train_variant(session, net)
-            except KeyboardInterrupt:
-                raise UserInterrupt(folder, signal_number=stop.signal) from None
             finally:
                 session.journal.close()
             distributed.barrier()

@@ -3,6 +3,7 @@
 The only importer of SummaryWriter. On every process but the main one a journal does nothing.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,9 +42,21 @@ class Journal:
         is_main: bool,
         tensorboard: bool,
         kept_lines: int = 0,
+        lines: str | None = None,
         report: Callable[[dict], None] | None = None,
         searched: Mapping[str, object] | None = None,
     ) -> None:
+        """Begin or go on.
+
+        Args:
+            folder: of the variant.
+            is_main: whether this process writes.
+            tensorboard: whether there are TensorBoard logs.
+            kept_lines: epochs that a checkpoint has; what stands behind them in metrics.jsonl is dropped.
+            lines: those of the checkpoint, which count where the file has others; None in checkpoints of earlier versions.
+            report: told every line.
+            searched: what a search chose.
+        """
         self.folder = folder
         self.is_main = is_main
         self.num_lines = kept_lines
@@ -53,7 +66,10 @@ class Journal:
         if not is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        ledger.keep_lines(folder / "metrics.jsonl", kept_lines)
+        if lines is None:
+            ledger.keep_lines(folder / "metrics.jsonl", kept_lines)
+        else:
+            ledger.write_text(folder / "metrics.jsonl", lines)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # 1 s
 
@@ -78,6 +94,11 @@ class Journal:
             if self._writer:
                 self._writer.flush()  # a search may stop this process as soon as it has the report
             self.report(line)
+
+    def lines(self) -> str:
+        """What metrics.jsonl holds, for a checkpoint; empty on other processes than the main one."""
+        path = self.folder / "metrics.jsonl"
+        return path.read_text(encoding="utf-8") if self.is_main and path.exists() else ""
 
     def solve(self, diagnostics: dict) -> None:
         """Sinkhorn iterations, marginal error and the like of a solve that precedes the next epoch."""
@@ -182,9 +203,10 @@ class Journal:
         self._writer.close()
 
     def close(self) -> None:
-        """Flush, without the final pictures."""
+        """Flush, without the final pictures; on a disk that is full the end of the curves is missing."""
         if self._writer:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
     def _write_final(self, metrics: dict, hyper_parameters: dict) -> None:
         """HParams shows the last value of a curve, so the figures of the record need no tags of their own."""
