@@ -75,8 +75,9 @@ class Ended(NamedTuple):
 class Training:
     """A training command on one or several forked processes, as a launcher starts them."""
 
-    def __init__(self, folder, arguments, num_processes=1, prepare=lambda: None):
+    def __init__(self, folder, arguments, num_processes=1, prepare=lambda: None, action=main):
         """folder: for the logs. prepare: called in each process before the command, to set a limit, say."""
+        self.action = action
         self.logs = [Path(folder) / f"log-{time.time_ns()}-{rank}" for rank in range(num_processes)]
         port = _free_port()
         self.pids = [self._fork(rank, num_processes, port, arguments, prepare) for rank in range(num_processes)]
@@ -91,7 +92,7 @@ class Training:
             log = os.open(self.logs[rank], os.O_CREAT | os.O_WRONLY)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # pytest has its own there
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115  pytest has its own
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             AcceleratorState._reset_state(reset_partial_state=True)
@@ -104,7 +105,7 @@ class Training:
                 (shared / str(rank)).mkdir(parents=True, exist_ok=True)
                 os.environ["TORCHELASTIC_ERROR_FILE"] = str(shared / str(rank) / "error.json")
             prepare()
-            exit_with_message(lambda: main(arguments))
+            exit_with_message(lambda: self.action(arguments))
             code = 0
         except SystemExit as leaving:
             code = leaving.code or 0

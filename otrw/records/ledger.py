@@ -289,9 +289,10 @@ def read_record(folder: Path) -> Record:
         values[name] = value
     try:
         _check_checksums(folder, values["result.json"])
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:
         raise UserError(f"{error}; the record is left out") from None
-    return Record(folder, with_present_names(values["config.yaml"]), values["environment.json"], values["result.json"])
+    result = {key: value for key, value in values["result.json"].items() if key not in ("files", "checksum")}
+    return Record(folder, with_present_names(values["config.yaml"]), values["environment.json"], result)
 
 
 class _Dumper(yaml.SafeDumper):

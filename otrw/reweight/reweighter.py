@@ -118,6 +118,8 @@ class OTReweighter:
         self.net: WeightNet | None = None
         """Weight net of "network", replicated."""
         self.diagnostics: Diagnostics | None = None
+        self.unconverged_in_all = 0
+        """Solves of all calls so far that stopped at max_iterations."""
         self._reference: Reference | None = None
 
     def __repr__(self) -> str:
@@ -286,7 +288,7 @@ class OTReweighter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that later calls depend on."""
-        state = {"weights": self.weights, "theta": self.theta}
+        state = {"weights": self.weights, "theta": self.theta, "unconverged": torch.tensor(self.unconverged_in_all)}
         if self._reference is not None:
             state |= {"reference.embeddings": self._reference.embeddings, "reference.labels": self._reference.labels}
         if self.diagnostics is not None:
@@ -316,6 +318,7 @@ class OTReweighter:
             state[key].to(self.device).clone() if key in state else None
             for key in ("label_targets", "targets", "transition", "class_share")
         )
+        self.unconverged_in_all = int(state.get("unconverged", 0))
         if "reference.embeddings" in state:  # absent in states of earlier versions
             atoms, classes = (state[f"reference.{name}"].to(self.device) for name in ("embeddings", "labels"))
             self._reference = Reference(atoms, classes, self.num_classes)
@@ -401,6 +404,7 @@ class OTReweighter:
         return self.net.to(self.device)
 
     def _diagnose(self, solution: Solution) -> None:
+        self.unconverged_in_all += solution.num_unconverged
         effective = self.weights.sum().square() / self.weights.square().sum()
         result, num_unconverged = solution.result, solution.num_unconverged
         error = float(result.marginal_error.max())

@@ -132,7 +132,4 @@ def _check_unchanged(config: Config, folder: Path) -> None:
 
 def finished_result(folder: Path) -> dict | None:
     """What a finished variant has in its result.json; None where it is not finished."""
-    if not (folder / "result.json").exists():
-        return None
-    result = ledger.read_record(folder).result
-    return {key: value for key, value in result.items() if key not in ("files", "checksum")}
+    return ledger.read_record(folder).result if (folder / "result.json").exists() else None

@@ -202,6 +202,7 @@ class Weighting:
                 "marginal_error": solve.marginal_error,
                 "converged": solve.converged,
                 "num_unconverged": solve.num_unconverged,
+                "unconverged_in_all": self.reweighter.unconverged_in_all,
                 "objective_gap": solve.objective_gap,
                 "solver": solve.solver,
             }

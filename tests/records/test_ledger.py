@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
+from processes import files_of_at_most
 
 from otrw.errors import UserError
 from otrw.records import ledger
@@ -192,3 +193,39 @@ def test_folders_that_vanish_while_results_are_looked_for_are_no_matter(tmp_path
 def test_a_record_says_how_it_was_called_without_folders_of_the_machine(monkeypatch, called, recorded):
     monkeypatch.setattr("sys.argv", [called, "--run.seed", "1"])
     assert ledger.environment()["command"] == [recorded, "--run.seed", "1"]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_not_there_in_part(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    ledger.append_line(path, {"epoch": 1})
+    before = path.read_bytes()
+    with files_of_at_most(len(before) + 20), pytest.raises(OSError, match="File too large") as caught:
+        ledger.append_line(path, {"epoch": 2, "text": "x" * 100})
+    assert path.read_bytes() == before
+    assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize(("name", "old", "new"), [("result.json", "12.5", "12.4"), ("config.yaml", "seed: 3", "seed: 4"),
+                                                 ("metrics.jsonl", "1.25", "1.26")])  # fmt: skip
+def test_a_record_with_a_changed_figure_is_left_out(tmp_path, name, old, new):
+    ledger.write_yaml(tmp_path / "config.yaml", {"run": {"seed": 3}})
+    ledger.write_json(tmp_path / "environment.json", {})
+    ledger.append_line(tmp_path / "metrics.jsonl", {"loss": 1.25})
+    ledger.write_result(tmp_path, {"test": {"error": 12.5}, "sizes": {1: 2}})
+    assert ledger.read_record(tmp_path).result["test"]["error"] == 12.5
+    path = tmp_path / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"checksum differs.*left out"):
+        ledger.read_record(tmp_path)
+
+
+def test_a_flipped_bit_in_a_column_is_noticed(tmp_path):
+    path = tmp_path / "weights.parquet"
+    ledger.write_columns(path, {"weight": np.linspace(0, 1, 500)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1  # inside the data
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a whole Parquet file"):
+        ledger.read_columns(path)

@@ -1,8 +1,11 @@
 """The embeddings of a frozen net are computed once, and never mistaken for those of another net or set."""
 
+import numpy as np
+import pytest
 import torch
 
 from otrw.config.command_line import parse_config
+from otrw.data.cache import write_arrays
 from otrw.data.loader import SampleSet
 from otrw.models.build import build_model
 from otrw.training.embeddings import MOST_FILES, EmbeddingCache, backbone_key
@@ -52,6 +55,24 @@ def test_without_a_folder_or_with_a_damaged_file_only_time_is_lost(tmp_path):
     (file,) = (tmp_path / "embeddings").iterdir()
     file.write_bytes(b"damaged")
     assert EmbeddingCache(str(tmp_path), "net", "facts").table(samples(), compute).eq(4).all()
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "flipped", "cut", "other rows"])
+def test_a_table_with_damaged_bytes_is_made_anew(tmp_path, damage):
+    compute = Counter()
+    EmbeddingCache(str(tmp_path), "net", "facts").table(samples(), compute)
+    (file,) = (tmp_path / "embeddings").iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "zeroed":
+        content[-8:] = bytes(8)
+    elif damage == "flipped":
+        content[-1] ^= 1
+    elif damage == "cut":
+        del content[-3:]
+    file.write_bytes(content)
+    if damage == "other rows":
+        write_arrays(file, {"embeddings": np.zeros((5, 3), np.float32)})
+    assert EmbeddingCache(str(tmp_path), "net", "facts").table(samples(), compute).eq(2).all()
 
 
 def test_old_files_are_dropped(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from otrw.errors import NonFiniteError, UserError
 from otrw.models.build import build_model, num_parameters
 from otrw.ot.weights import effective_number_weights
 from otrw.records import ledger
-from otrw.training import checkpoints
+from otrw.training import checkpoints, folder
+from otrw.training.folder import open_folder
 from otrw.training.run import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -424,6 +426,10 @@ def test_a_run_without_a_name_gets_one_from_its_data(tmp_path):
     result = run(config)
     assert result.folder.parent == tmp_path
     assert result.folder.name.startswith("digits_lt-if10-noise30-seed0-")
+    with ExitStack() as held:  # three at the same second
+        folders = [folder._made_anew(tmp_path / "digits-20261124-120000") for _ in range(3)]
+        assert [path.name[-17:] for path in folders] == ["s-20261124-120000", "20261124-120000+2", "20261124-120000+3"]
+        assert open_folder(replace(config, run=replace(config.run, name="own")), held).name == "own"
     assert tuple(result.variants) == ("stage1",)
 
 

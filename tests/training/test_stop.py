@@ -1,6 +1,5 @@
 """A run that is asked to end, or is killed, in the middle of an epoch goes on with the next step: the same bits as without."""
 
-import json
 import os
 import re
 import shlex
@@ -9,15 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from processes import run_distributed
-from safetensors.torch import load_file
+from whole_runs import assert_same_run
 
 from otrw.config.command_line import parse_config
 from otrw.errors import UserInterrupt
 from otrw.records import ledger
+from otrw.training import checkpoints
+from otrw.training.phase_state import EpochSoFar, load_phase, save_phase
 from otrw.training.run import run
 from otrw.training.stop import StopRequest
 
@@ -62,20 +64,6 @@ class StopAfter(StopRequest):
 
 def config_of(folder, name, *arguments):
     return parse_config([*TINY, f"--run.directory={folder}", f"--run.name={name}", *arguments])
-
-
-def assert_same_run(left, right):
-    variants = sorted(path.parent.name for path in right.glob("*/result.json"))
-    assert variants == sorted(path.parent.name for path in left.glob("*/result.json"))
-    for variant in variants:
-        ours, theirs = load_file(left / variant / "model.safetensors"), load_file(right / variant / "model.safetensors")
-        for name in theirs:
-            assert torch.equal(ours[name], theirs[name]), (variant, name)
-        assert ledger.read_lines(left / variant / "metrics.jsonl") == ledger.read_lines(right / variant / "metrics.jsonl")
-        results = [json.loads((folder / variant / "result.json").read_text()) for folder in (left, right)]
-        for result in results:
-            del result["seconds"]
-        assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
@@ -188,6 +176,28 @@ def test_processes_notice_that_their_launcher_was_killed(tmp_path):
     time.sleep(1)
     assert len(ledger.read_lines(path)) == num_lines < 400
     assert not ledger.is_locked(tmp_path / "r")
+
+
+def test_the_loss_scale_of_half_precision_is_part_of_a_checkpoint(tmp_path):
+    def session(scale):
+        accelerator = SimpleNamespace(scaler=torch.amp.GradScaler("cpu", init_scale=scale), device=torch.device("cpu"))
+        journal = SimpleNamespace(folder=tmp_path, num_lines=0, lines=lambda: "")
+        config = SimpleNamespace(run=SimpleNamespace(keep_checkpoints=1))
+        return SimpleNamespace(accelerator=accelerator, journal=journal, config=config)
+
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    phase = SimpleNamespace(stage="stage1", round=1, module=module, sample_by_weighting=False)
+    phase.weighting = SimpleNamespace(state_dict=dict)
+    training = SimpleNamespace(optimizer=optimizer, schedule=schedule, loader=[None] * 5, average=None)
+    so_far = EpochSoFar(0, 3, 0.1, torch.tensor([4.0, 2.0]), torch.tensor(-1))
+    first, second = session(256.0), session(65536.0)
+    first.accelerator.scaler.scale(torch.tensor(1.0))  # it begins with its first use
+    save_phase(first, phase, training, so_far)
+    begun = load_phase(second, phase, training, checkpoints.load_latest(tmp_path / "checkpoints"))
+    assert second.accelerator.scaler.get_scale() == 256.0
+    assert (begun.epoch, begun.num_steps, begun.summed.tolist()) == (0, 3, [4.0, 2.0])
 
 
 def test_an_ignored_signal_stays_ignored():
