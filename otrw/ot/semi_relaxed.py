@@ -10,6 +10,7 @@ from torch import Tensor
 
 from otrw.ot.cost import Cost
 from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_samples, logsumexp_rows, sample_mass
+from otrw.ot.streaming import semi_relaxed_mass
 
 
 def semi_relaxed(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows) -> SinkhornResult:
@@ -23,6 +24,28 @@ def semi_relaxed(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples
 
 
 def semi_relaxed_weights(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp_samples: LogSumExp = logsumexp_rows) -> Tensor:
-    """b_n = sum_k a_k softmax_n(-C_kn / epsilon), (K, n) -> (n,); sums to 1 over all samples."""
+    """b_n = sum_k a_k softmax_n(-C_kn / epsilon), in one sweep over the cost (`otrw.ot.streaming`).
+
+    Args:
+        cost: (K, n) of the local samples; infinite entries, and gradients through the cost, take the slower log domain.
+            Or a `ChunkedCost` of finite entries.
+        log_a: (K,) log mass of the atoms, replicated.
+        epsilon: strength of the entropy, > 0.
+        logsumexp_samples: log-sum-exp over all processes' samples.
+
+    Returns:
+        (n,), with sum 1 over all samples.
+
+    Raises:
+        ValueError: epsilon is not positive.
+
+    Example:
+        >>> cost = torch.tensor([[0.0, 0.1, 1.0], [1.0, 1.0, 0.0]])  # two atoms; the third sample is the second's alone
+        >>> [round(float(b), 3) for b in semi_relaxed_weights(cost, torch.tensor([0.5, 0.5]).log(), epsilon=0.1)]
+        [0.366, 0.134, 0.5]
+    """
+    is_plain = not isinstance(cost, Tensor) or (not cost.requires_grad and bool(cost.sum().isfinite()))
+    if is_plain:
+        return semi_relaxed_mass(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)[1]
     result = semi_relaxed(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)
     return sample_mass(cost, result, epsilon)

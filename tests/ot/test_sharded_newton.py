@@ -5,11 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import run_distributed
+from test_newton import SOME, problems
 
 from otrw import distributed
 from otrw.ot.cost import ChunkedCost
 from otrw.ot.newton import newton
+from otrw.ot.sinkhorn import transport_plan
 
 NUM_ATOMS, NUM_SAMPLES, EPSILON, TOLERANCE = 12, 900, 0.03, 1e-11
 
@@ -23,8 +27,8 @@ def problem():
     return cost, log_a, log_b
 
 
-def solve(mine, sum_samples, *, is_chunked=False, **settings):
-    cost, log_a, log_b = problem()
+def solve(mine, sum_samples, *, is_chunked=False, given=None, epsilon=EPSILON, tolerance=TOLERANCE, **settings):
+    cost, log_a, log_b = given or problem()
     local = cost[:, mine]
     if is_chunked:
         local = ChunkedCost(lambda part: cost[:, mine[part]], len(mine), 50)
@@ -32,8 +36,8 @@ def solve(mine, sum_samples, *, is_chunked=False, **settings):
         local,
         log_a,
         log_b[mine],
-        epsilon=EPSILON,
-        tolerance=TOLERANCE,
+        epsilon=epsilon,
+        tolerance=tolerance,
         sample_index=mine,
         sum_samples=sum_samples,
         **settings,
@@ -88,6 +92,22 @@ def test_shares_of_any_size_give_the_solution_of_the_whole(num_shares, settings)
             assert torch.equal(result.f, results[0].f)
             torch.testing.assert_close(result.f, whole.f, rtol=0, atol=1e-9)
             torch.testing.assert_close(result.g, whole.g[mine], rtol=0, atol=1e-9)
+
+
+@SOME
+@given(problem=problems(), num_shares=st.sampled_from([2, 3]), is_chunked=st.booleans(), matrix_free=st.booleans())
+def test_shares_of_generated_problems_give_the_plan_of_the_whole(problem, num_shares, is_chunked, matrix_free):
+    cost, a, b, epsilon = problem
+    settings = {"given": (cost, a.log(), b.log()), "epsilon": epsilon, "tolerance": 1e-10, "max_iterations": 3000}
+    settings |= {"is_chunked": is_chunked, "matrix_free": matrix_free}
+    everything = torch.arange(len(b))
+    whole = solve(everything, lambda x: x, **settings)
+    shares = [everything[rank::num_shares] for rank in range(num_shares)]  # some are empty where there are few samples
+    results, _ = solve_in_threads(shares, **settings)
+    expected = transport_plan(cost, whole, epsilon)
+    for mine, result in zip(shares, results, strict=True):
+        assert result.converged
+        torch.testing.assert_close(transport_plan(cost[:, mine], result, epsilon), expected[:, mine], rtol=0, atol=1e-8)
 
 
 def test_an_exchange_a_sweep_and_one_of_a_matrix_a_hessian():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from test_newton import MANY, SOME, classes, problems
 
 from otrw.ot.batched import newton_batched
@@ -25,6 +26,17 @@ def test_a_batch_of_one_is_plain_sinkhorn(problem):
     expected = sinkhorn(cost, a.log(), b.log(), epsilon=epsilon, max_iterations=20_000, tolerance=1e-12)
     if expected.converged:
         torch.testing.assert_close(plan, transport_plan(cost, expected, epsilon), rtol=0, atol=1e-6)
+
+
+@SOME
+@given(problem=problems(epsilons=(1e-3, 1e-2, 0.05)), max_iterations=st.integers(1, 200))
+def test_a_batch_ends_no_worse_than_plain_sinkhorn(problem, max_iterations):
+    cost, a, b, epsilon = problem
+    limits = {"epsilon": epsilon, "tolerance": 1e-8}
+    ours = newton_batched(cost[None], a.log(), b.log()[None], max_iterations=max_iterations + 60, **limits)
+    plain = sinkhorn(cost, a.log(), b.log(), max_iterations=max_iterations, **limits)
+    error = (transport_plan(cost, plain, epsilon).sum(1) - a).abs().sum()
+    assert ours.marginal_error[0] <= max(error, 1e-8) + 1e-12
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.01])
