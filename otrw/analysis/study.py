@@ -61,7 +61,8 @@ def study_tables(study: Study, experiments: Iterable[Experiment], reference: str
     for experiment in experiments:
         cell = cell_of(study, experiment.record.config)
         dataset = str(experiment.record.config["data"]["source"])
-        if cell is not None and dataset in study.datasets and experiment.imbalance_factor == FACTORS[dataset]:
+        is_asked = experiment.variant in study.variants or not study.records
+        if cell is not None and is_asked and dataset in study.datasets and experiment.imbalance_factor == FACTORS[dataset]:
             kinds = groups.setdefault((dataset, cell.name, experiment.variant), {})
             kinds.setdefault(experiment.fingerprint, {})[experiment.seed] = experiment
     if not groups:
@@ -104,6 +105,8 @@ def _table(
     """The table, or none where no record has the metric."""
     place = study.metrics[metric]
     variants = {variant for _, variant in own}
+    if reference is None and study.reference in variants:
+        reference = study.reference
     if reference is None:
         reference = next((variant for variant in REFERENCES if variant in variants), None)
     rows: dict[str, dict[str, Value]] = {}

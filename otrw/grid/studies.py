@@ -49,6 +49,8 @@ class Study(NamedTuple):
     """{title: place in result.json}; the first is drawn."""
     records: str = ""
     """Folder of records, where they are another study's."""
+    reference: str = ""
+    """Variant that the others are held against in its tables; empty takes the usual OT variant."""
     asks_for: str = ""
     """A setting that the caller must give."""
 
@@ -165,9 +167,10 @@ STUDIES: dict[str, Study] = {
             name="finding_wrong_labels",
             title="Finding wrong labels",
             cells=NOISE_TAIL.cells[1:],
-            variants=("stage1", *TRUSTED[:1], "small_loss_meta", "out_of_fold_meta", "cleanlab_meta", *TRANSPORT),
+            variants=(*TRUSTED[:1], "small_loss_meta", "out_of_fold_meta", "cleanlab_meta", "ot_meta", "ot_noise_aware_meta"),
             metrics=QUALITY,
             records="noise_tail",
+            reference="cleanlab_meta",
         ),
         Study(
             "human_errors",

@@ -59,8 +59,8 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         validation = data.validation.with_inputs(embeddings_validation)
         result["validation"] = summary(session, evaluate(session, HeadOnly(net.head), validation, None))
     if weighting is not None:
-        class_mass = _class_mass(weighting.weights, data)
-        result["weights"] = weighting.describe() | weighting.movement() | weighting.estimates() | {"class_mass": class_mass}
+        class_mass = {} if weighting.is_empty else {"class_mass": _class_mass(weighting.weights, data)}
+        result["weights"] = weighting.describe() | weighting.movement() | weighting.estimates() | class_mass
     _show_training_samples(session, net, weighting)
     distributed.on_main(lambda: _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu()))
     return result

@@ -15,8 +15,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "analysis" / "experiments"
 RUNNABLE = [study for study in STUDIES.values() if not study.asks_for]
 
 
-def test_every_study_has_its_script_and_no_script_is_without_one():
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == set(STUDIES)
+def test_every_study_has_its_script():
+    assert set(STUDIES) <= {path.stem for path in SCRIPTS.glob("*.py")}
 
 
 @pytest.mark.parametrize("name", STUDIES)

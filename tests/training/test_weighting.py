@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from otrw.config.command_line import parse_config
 from otrw.data.loader import Batch
 from otrw.models.heads import HeadOnly, classify
+from otrw.records.ledger import read_record
+from otrw.records.result_check import check_result
 from otrw.training.losses import cross_entropy, weighted_mean
 from otrw.training.run import run
 from otrw.training.weighting import Weighting
@@ -114,5 +116,6 @@ def test_meta_images_alone_learn_nothing_from_the_given_labels(tmp_path):
         )
         done = run(config)
         nets.append(load_file(done.folder / "meta_only" / "model.safetensors"))
-        assert done.variants["meta_only"]["weights"]["effective_samples"] == 0
+        assert done.variants["meta_only"]["weights"] == {"effective_samples": 0.0}
+        check_result(read_record(done.folder / "meta_only").result)
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
