@@ -86,7 +86,7 @@ def open_variant(
     searched: Mapping[str, object] | None,
 ) -> Session:
     """The session of a variant, whose journal goes on after the last checkpoint; a finished one's journal stays shut."""
-    distributed.on_main(lambda: _check_unchanged(config, folder))
+    distributed.on_main(lambda: _check_unchanged(config, data.split_hash, folder))
     state = checkpoints.load_latest(folder / "checkpoints")
     progress.variant = config.variants[0]
     is_done = (folder / "result.json").exists()
@@ -113,6 +113,7 @@ def open_variant(
                     world_size=accelerator.num_processes,
                     precision=accelerator.mixed_precision,
                     threads=torch.get_num_threads(),
+                    split_hash=data.split_hash,
                 ),
             )
         return journal
@@ -121,13 +122,22 @@ def open_variant(
     return Session(config, accelerator, data, journal, progress, stop)
 
 
-def _check_unchanged(config: Config, folder: Path) -> None:
-    """Raise UserError where a variant that was begun would go on with other settings than it was begun with."""
+def _check_unchanged(config: Config, split_hash: str, folder: Path) -> None:
+    """Raise UserError where a variant that was begun would go on with other settings or samples than it was begun with."""
     if not (folder / "config.yaml").is_file():
         return
     begun = ledger.read_settings(folder / "config.yaml")
     for path, (old, new) in fixed_differences(begun, to_dict(config)).items():
         raise UserError(f"{path} must be {old!r}, as {folder} was begun with, got {new!r}; start a new run for other settings")
+    if not (folder / "environment.json").is_file():
+        return
+    environment = ledger.read_json(folder / "environment.json")
+    begun_split = environment.get("split_hash", split_hash) if isinstance(environment, dict) else split_hash
+    if begun_split != split_hash:
+        raise UserError(
+            f"data.root must hold the samples that {folder} was begun with (split {begun_split}), got others (split "
+            f"{split_hash}); start a new run for other data"
+        )
 
 
 def finished_result(folder: Path) -> dict | None:

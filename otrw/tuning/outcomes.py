@@ -102,7 +102,8 @@ def print_outcomes(console: Console, search: dict, outcomes: dict[str, dict], nu
     ranked = ranking(outcomes, num_seeds)
     paths = list(search["space"])
     names = short_names(paths)
-    title = f"Best settings by {search['metric']} ({search['num_validation']} held-out images)"
+    number = f"{search['num_validation']} held-out images" if search["num_validation"] else "held-out samples"
+    title = f"Best settings by {search['metric']} ({number})"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("trial", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)

@@ -92,11 +92,9 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         "data.cache": config.data.cache,
     }
     # trials run in folders of their own
-    root, cache = (
-        str(Path(path).absolute()) if path and not path.startswith("~") else path
-        for path in (config.data.root, config.data.cache)
-    )
-    config = replace(config, data=replace(config.data, root=root, cache=cache))
+    places = {key: getattr(config.data, key) for key in ("root", "cache", "trusted", "labels_file")}
+    places = {key: str(Path(path).absolute()) if path and not path.startswith("~") else path for key, path in places.items()}
+    config = replace(config, data=replace(config.data, **places))
     if config.stage1.checkpoint:
         path = Path(config.stage1.checkpoint).expanduser().absolute()
         check(path.is_file(), "stage1.checkpoint", str(path), "be a file", "a model.safetensors of an earlier run")

@@ -149,3 +149,13 @@ def test_labels_spoilt_on_request_are_known_to_be_wrong_and_the_trusted_ones_are
     assert data.knows_truth
     assert (data.train.labels != data.train.true_labels).any()
     assert torch.equal(data.meta.labels, data.meta.true_labels)
+
+
+def test_a_run_does_not_go_on_with_other_files(tmp_path):
+    root = write_classes(tmp_path / "own", {"a": 12, "b": 12})
+    arguments = ("--data.source=folder", f"--data.root={root}", "--model.name=small", "--stage1.epochs=1", "--variants=stage1")
+    folder = train(tmp_path, *arguments)
+    assert json.loads((folder / "stage1" / "environment.json").read_text())["split_hash"]
+    write_classes(tmp_path / "own", {"c": 9}, seed=1)
+    with pytest.raises(UserError, match=r"data\.root must hold the samples that .* was begun with"):
+        train(tmp_path, f"--run.resume={folder}")
