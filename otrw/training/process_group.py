@@ -40,7 +40,7 @@ def start_accelerator(run: RunConfig) -> Accelerator:
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(
             f"gradient_accumulation_steps must be 1, got {accelerator.gradient_accumulation_steps} from the launcher or its "
-            "environment: it would divide the gradients; use a larger stage1.batch_size and stage2.batch_size"
+            "environment: it would divide the gradients; set run.accumulation_steps to take a batch in parts"
         )
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != expected:

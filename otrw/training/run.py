@@ -164,4 +164,6 @@ def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator
         lines.append(f"  decoded by {data.workers} workers a process, {data.view.image_size} pixels a side")
     if couples_samples(net) and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")
+    if couples_samples(net) and config.run.accumulation_steps > 1:
+        lines.append("BatchNorm normalises each part of a batch: results depend on run.accumulation_steps")
     return "\n".join(lines)

@@ -13,7 +13,15 @@ TORCHRUN, ACCELERATE = {"TORCHELASTIC_RUN_ID": "x"}, {"ACCELERATE_MIXED_PRECISIO
 
 @pytest.mark.parametrize(
     ("net", "cores", "processes", "expected"),
-    [("small", 16, 1, 1), ("resnet32", 16, 1, 16), ("resnet32", 16, 4, 4), ("resnet32", 2, 4, 1), ("resnet32", 7, 2, 3)],
+    [
+        ("small", 16, 1, 1),
+        ("linear", 16, 1, 1),
+        ("mlp", 16, 2, 1),
+        ("resnet32", 16, 1, 16),
+        ("resnet32", 16, 4, 4),
+        ("resnet32", 2, 4, 1),
+        ("resnet32", 7, 2, 3),
+    ],
 )
 def test_a_small_net_takes_one_thread_and_others_share_the_cores(net, cores, processes, expected):
     chosen = choose_threads(net, num_cores=cores, local_processes=processes)
