@@ -12,12 +12,17 @@ from otrw.grid.studies import Cell
 from otrw.records.experiments import label
 
 LEFT_OUT = ("stage1",)  # so far above the others that they would be one line
-MOST_ABOVE = 2.5  # a line may reach so many times the best method's largest value before it is cut off
+MOST_ABOVE = 1.6  # a line may reach so many times the reference's largest value before it is cut off
 
 
 def study_figure(tables: Sequence[StudyTable]) -> Figure:
     """Draw tables of one study and one metric, a panel for each of their data sets and panels."""
-    panels = [(table, name, cells) for table in tables for name, cells in _panels(table.cells).items()]
+    panels = []
+    for table in tables:
+        drawn = [
+            cell for cell in table.cells if any(cell.name in row for name, row in table.rows.items() if name not in LEFT_OUT)
+        ]
+        panels += [(table, name, cells) for name, cells in _panels(drawn).items()]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     num_methods = max(len(table.rows) for table in tables)
@@ -59,7 +64,7 @@ def _panels(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _lines(axes: Axes, table: StudyTable, cells: Sequence[Cell]) -> None:
-    highest = 0.0
+    lowest, highest = float("inf"), 0.0
     for variant, row in table.rows.items():
         found = [(float(cell.place or 0), row[cell.name]) for cell in cells if cell.name in row]
         if variant in LEFT_OUT or not found:
@@ -71,10 +76,10 @@ def _lines(axes: Axes, table: StudyTable, cells: Sequence[Cell]) -> None:
         axes.plot(places, means, color=style.color, linestyle=style.line, marker=style.marker, label=label(variant))
         low, high = ([mean + sign * std for mean, std in zip(means, spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(places, low, high, color=style.color, alpha=0.10, linewidth=0)
-        highest = max(highest, *means)
+        lowest, highest = min(lowest, *low), max(highest, *means)
     reference = table.rows.get(str(table.reference), {})
     best = [reference[cell.name].mean for cell in cells if cell.name in reference]
-    axes.set_ylim(bottom=0, top=min(1.08 * highest, MOST_ABOVE * max(best)) if best else None)
+    axes.set_ylim(bottom=0.9 * lowest, top=min(1.08 * highest, MOST_ABOVE * max(best)) if best else None)
     axes.set_xticks([float(cell.place or 0) for cell in cells])
 
 
