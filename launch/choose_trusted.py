@@ -1,0 +1,9 @@
+"""Choose samples whose labels somebody should check; --help explains."""
+
+import sys
+
+from otrw.commands.choose_trusted import main
+from otrw.commands.exit import exit_with_message
+
+if __name__ == "__main__":
+    exit_with_message(lambda: main(sys.argv[1:]))
