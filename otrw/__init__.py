@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from otrw.ot.sinkhorn import sinkhorn as sinkhorn
     from otrw.reweight import OTReweighter as OTReweighter
     from otrw.reweight.estimator import OTSampleWeights as OTSampleWeights
+    from otrw.training.model_file import load as load
     from otrw.training.run import run as run
 
 _HOME = {
@@ -25,6 +26,7 @@ _HOME = {
     "OTReweighter": "otrw.reweight",
     "OTSampleWeights": "otrw.reweight.estimator",
     "UserError": "otrw.errors",
+    "load": "otrw.training.model_file",
     "parse_config": "otrw.config.command_line",
     "run": "otrw.training.run",
     "semi_relaxed_weights": "otrw.ot.semi_relaxed",

@@ -17,6 +17,9 @@ COMMANDS = {
     "table": "the results table: paper | earlier replication | ours",
     "figures": "figures of runs, searches and benchmarks, as PDF and PNG",
     "report": "one HTML page of a run, or of several to compare",
+    "choose-trusted": "choose samples whose labels somebody should check, as a page to check them on",
+    "audit": "the labels of a run's training set that are probably wrong, as a table and a page",
+    "predict": "classes and probabilities of images, by the net of a run; --export writes it as a program",
 }
 
 
@@ -26,12 +29,12 @@ def main() -> None:
     if name in ("-h", "--help"):
         print("usage: python -m otrw COMMAND [options]\n")
         for command, purpose in COMMANDS.items():
-            print(f"  {command:<10} {purpose}")
+            print(f"  {command:<14} {purpose}")
         print("\npython -m otrw COMMAND --help explains a command.")
         return
     if name not in COMMANDS:
         raise UserError(f"the command must be one of {', '.join(COMMANDS)}, got {name!r}; see python -m otrw --help")
-    import_module(f"otrw.commands.{name}").main(arguments)
+    import_module(f"otrw.commands.{name.replace('-', '_')}").main(arguments)
 
 
 if __name__ == "__main__":

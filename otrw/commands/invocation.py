@@ -13,6 +13,9 @@ SCRIPTS = {
     "table": "analysis/make_table.py",
     "figures": "analysis/make_figures.py",
     "report": "analysis/report.py",
+    "choose-trusted": "launch/choose_trusted.py",
+    "audit": "analysis/audit.py",
+    "predict": "launch/predict.py",
 }
 """Script of the checkout for each command of ``python -m otrw``."""
 

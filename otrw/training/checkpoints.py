@@ -100,29 +100,46 @@ def save_model(path: Path, model: nn.Module, facts: dict[str, str]) -> None:
     atomic.write_bytes(path, content)
 
 
-def load_model(path: Path, model: nn.Module, expected: dict[str, str]) -> dict[str, str]:
-    """Load `save_model`'s file into a model and return all its facts.
+def model_facts(path: Path, name: str = "stage1.checkpoint") -> dict[str, str]:
+    """The facts of `save_model`'s file, its parameters unread. Raises UserError where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{name} {path} cannot be read ({str(error).splitlines()[0]})") from None
 
-    Raises UserError where the file, its shapes or its facts do not fit.
+
+def load_model(path: Path, model: nn.Module, expected: dict[str, str], name: str = "stage1.checkpoint") -> dict[str, str]:
+    """Load `save_model`'s file into a model.
+
+    Args:
+        path: the file.
+        model: takes its parameters and buffers.
+        expected: facts that the file must share, where it has them.
+        name: what messages call the file.
+
+    Returns:
+        All its facts.
+
+    Raises:
+        UserError: where the file, its shapes or its facts do not fit.
     """
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except (OSError, SafetensorError) as error:
-        raise UserError(f"stage1.checkpoint {path} cannot be read ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{name} {path} cannot be read ({str(error).splitlines()[0]})") from None
     if facts.get(CHECKSUM, _tensor_checksum(tensors)) != _tensor_checksum(tensors):
         raise UserError(f"{path} must hold what was written, but its checksum differs; copy or train it again")
     for key, value in expected.items():
         if facts.get(key, value) != value:
-            raise UserError(
-                f"stage1.checkpoint {path} must fit this run, but its {key} is {facts[key]!r} and the run's is {value!r}"
-            )
+            raise UserError(f"{name} {path} must fit this run, but its {key} is {facts[key]!r} and the run's is {value!r}")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         line = " ".join(str(error).split())[:160]
-        raise UserError(f"stage1.checkpoint {path} does not fit the model ({line})") from None
+        raise UserError(f"{name} {path} does not fit the model ({line})") from None
     return facts
 
 

@@ -15,6 +15,7 @@ from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.evaluation import embed, evaluate, summary
 from otrw.training.metrics import group_error
+from otrw.training.model_file import use_facts
 from otrw.training.provenance import net_facts
 from otrw.training.session import Session
 from otrw.training.stages import image_views
@@ -61,8 +62,10 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
     if weighting is not None:
         class_mass = {} if weighting.is_empty else {"class_mass": _class_mass(weighting.weights, data)}
         result["weights"] = weighting.describe() | weighting.movement() | weighting.estimates() | class_mass
-    _show_training_samples(session, net, weighting)
-    distributed.on_main(lambda: _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu()))
+    of_training = None if weighting is None else _training_predictions(session, net, weighting)
+    distributed.on_main(
+        lambda: _write_record(session, net, weighting, result, probabilities.cpu(), embeddings.cpu(), of_training)
+    )
     return result
 
 
@@ -89,7 +92,13 @@ def _facts(data: Datasets) -> dict:
 
 
 def _write_record(
-    session: Session, net: Net, weighting: Weighting | None, result: dict, probabilities: Tensor, embeddings: Tensor
+    session: Session,
+    net: Net,
+    weighting: Weighting | None,
+    result: dict,
+    probabilities: Tensor,
+    embeddings: Tensor,
+    of_training: Tensor | None,
 ) -> None:
     config, data, folder = session.config, session.data, session.journal.folder
     test, train = data.test, data.train
@@ -116,8 +125,14 @@ def _write_record(
         scores = weighting.wrong_label_scores()
         if scores is not None:
             columns["wrong_label_score"] = scores.float()
-        ledger.write_columns(folder / "weights.parquet", {key: value.cpu().numpy() for key, value in columns.items()})
-    facts = net_facts(config, data, session.accelerator.mixed_precision)
+        if of_training is not None:
+            columns["prediction"] = of_training
+        arrays: dict[str, object] = {key: value.cpu().numpy() for key, value in columns.items()}
+        if data.identities is not None:
+            names = [data.identities[row] for row in train.source_index.tolist()]
+            arrays["identity"] = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # any bytes name a file
+        ledger.write_columns(folder / "weights.parquet", arrays)
+    facts = net_facts(config, data, session.accelerator.mixed_precision) | use_facts(config, data)
     checkpoints.save_model(folder / "model.safetensors", net, facts)
     session.journal.describe(config, result)
     session.journal.finish(
@@ -145,13 +160,16 @@ def _write_record(
     checkpoints.remove_states(folder / "checkpoints")
 
 
-def _show_training_samples(session: Session, net: Net, weighting: Weighting | None) -> None:
-    """In TensorBoard: the training samples of lowest weight, and the training set in the projector; on every process."""
+def _training_predictions(session: Session, net: Net, weighting: Weighting) -> Tensor:
+    """(N,) what the net takes the training samples for; replicated, called on every process.
+
+    In TensorBoard, the training samples of lowest weight, and the training set in the projector.
+    """
     config, train, class_names = session.config, session.data.train, session.data.class_names
-    if weighting is None or not config.run.tensorboard:
-        return
     local, embeddings = embed(session, net, train, image_views(session).transform)
     predicted = distributed.gather_by_index(local.index, local.probabilities, len(train)).argmax(1)
+    if not config.run.tensorboard:
+        return predicted
     transported = weighting.suggested_labels()
     suggested = predicted if transported is None else transported
     weights = weighting.weights.float()
@@ -162,6 +180,7 @@ def _show_training_samples(session: Session, net: Net, weighting: Weighting | No
         "suggested": [class_names[label] for label in suggested.tolist()],
     }
     session.journal.project("train", embeddings, train.inputs, columns)
+    return predicted
 
 
 def _class_mass(weights: Tensor, data: Datasets) -> list[float]:
