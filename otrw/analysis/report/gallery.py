@@ -3,20 +3,23 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from otrw.analysis.report.svg import histogram
+from otrw.analysis.thumbnails import thumbnail_uri
 from otrw.analysis.variant_styles import BLUE, VERMILLION
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment
-from otrw.records.ledger import read_columns
+from otrw.records.ledger import Record, read_columns
 
 NUM_SHOWN = 6
 NUM_SHOWN_OF_MANY = 3  # with more classes than this many images a class make a page of several megabytes
 MANY_CLASSES = 20
+THUMBNAIL_SIDE = 160  # pixels
 
 
 def weighted(experiment: Experiment) -> dict[str, np.ndarray] | None:
@@ -24,29 +27,47 @@ def weighted(experiment: Experiment) -> dict[str, np.ndarray] | None:
     return read_columns(experiment.record.path / "weights.parquet")
 
 
-def train_images(experiment: Experiment) -> np.ndarray:
-    """(N, height, width, channels) uint8: the source's training images. Raises UserError where they are missing."""
-    from otrw.data.sources import load_source  # loads torch: only pages with images need it
+def picture_source(record: Record) -> Callable[[int], str] | None:
+    """From a row of the data set to a small picture of it as a data: URI; None where samples are embeddings.
 
-    data = experiment.record.config["data"]
-    raw = load_source(
-        data["source"],
-        root=data.get("root", "data"),
-        layout=data.get("layout", "auto"),
-        download=False,
-        cache=data.get("cache", ""),
-    )
-    images, _ = raw.of_part("train")
-    return np.asarray(images)
+    Args:
+        record: of a variant; its settings say where the data set is.
+
+    Raises:
+        UserError: where the data set is not there any more, or is another one.
+    """
+    from otrw.config.command_line import parse_config
+    from otrw.data.pictures import has_pictures, picture
+    from otrw.data.sources import load_raw  # loads torch: only pages with images need it
+
+    settings = parse_config(["--config", str(record.path / "config.yaml")]).data
+    raw = load_raw(replace(settings, download=False))
+    trained_on = (record.result.get("data") or {}).get("files_hash", raw.files_hash)
+    if trained_on != raw.files_hash:
+        raise UserError(f"data.root must hold what {record.path} was trained on, but its files have changed since")
+    if not has_pictures(raw.inputs):
+        return None
+
+    def of_row(row: int) -> str:
+        if row >= len(raw.inputs):
+            raise UserError(f"{record.path}: weights.parquet names image {row} of {len(raw.inputs)}; other data")
+        return thumbnail_uri(picture(raw.inputs, row), THUMBNAIL_SIDE)
+
+    return of_row
 
 
-def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], images: np.ndarray) -> str:
-    """A histogram of the weights, then a strip of images a class."""
+def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], picture: Callable[[int], str]) -> str:
+    """A histogram of the weights, then a strip of images a class.
+
+    Args:
+        experiment: the variant.
+        columns: of its weights.parquet.
+        picture: row in the data set -> data: URI.
+
+    Raises:
+        UserError: where the columns are of other data.
+    """
     index, given, true = (columns[name] for name in ("index", "given_label", "true_label"))
-    if len(index) and int(index.max()) >= len(images):
-        raise UserError(
-            f"{experiment.record.path}: weights.parquet names image {int(index.max())} of {len(images)}; other data"
-        )
     weights = columns["weight"] / columns["weight"].mean()
     names = [str(name) for name in experiment.record.result.get("class_names") or []]
     names = names or [str(label) for label in range(int(given.max()) + 1)]
@@ -62,7 +83,7 @@ def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], images: n
         note = f"{len(members)} images" + (f", {wrong} of them wrong" if wrong else "")
         parts.append(f'<section class="class"><h4>{html.escape(names[label])} <small>{note}</small></h4>')
         for title, chosen in (("largest", largest), ("smallest", smallest)):
-            figures = [_figure(images[index[n]], weights[n], names[label], names[true[n]]) for n in chosen]
+            figures = [_figure(picture(int(index[n])), weights[n], names[label], names[true[n]]) for n in chosen]
             if figures:
                 parts.append(f'<div class="strip"><span>{title}</span>{"".join(figures)}</div>')
         parts.append("</section>")
@@ -77,15 +98,12 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _figure(image: np.ndarray, weight: float, given: str, true: str) -> str:
+def _figure(image: str, weight: float, given: str, true: str) -> str:
     is_wrong = given != true
     note = f"<em>{html.escape(true)}</em>" if is_wrong else ""
     text = html.escape(f"labelled {given}" + (f", really {true}" if is_wrong else "") + f", weight {weight:.2f}")
     kind = ' class="wrong"' if is_wrong else ""
-    return (
-        f'<figure{kind}><img src="{data_uri(image)}" alt="{text}" title="{text}">'
-        f"<figcaption>{weight:.2f}{note}</figcaption></figure>"
-    )
+    return f'<figure{kind}><img src="{image}" alt="{text}" title="{text}"><figcaption>{weight:.2f}{note}</figcaption></figure>'
 
 
 def _histogram(weights: np.ndarray, wrong: np.ndarray) -> str:

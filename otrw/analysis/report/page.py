@@ -1,13 +1,14 @@
 """The page: what was trained, how well, on what settings, and what the weights did to the images."""
 
 import html
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from otrw.analysis.report.gallery import data_uri, gallery, train_images, weighted
+from otrw.analysis.report.gallery import data_uri, gallery, picture_source, weighted
 from otrw.analysis.report.style import STYLE
 from otrw.analysis.report.svg import Series, line_chart
 from otrw.analysis.table import dataset_title, net_name
@@ -185,7 +186,7 @@ def _confusion(experiment: Experiment, name: str) -> str:
 def _galleries(experiments: Sequence[Experiment], names: Mapping[Path, str], problems: list[str]) -> str:
     chosen = [experiment for variant in MAIN_VARIANTS for experiment in experiments if experiment.variant == variant]
     parts: list[str] = []
-    images: dict[str, np.ndarray] = {}
+    pictures: dict[str, Callable[[int], str] | None] = {}
     for experiment in chosen:
         try:
             columns = weighted(experiment)
@@ -196,10 +197,13 @@ def _galleries(experiments: Sequence[Experiment], names: Mapping[Path, str], pro
                 continue
             if parts and len(experiment.record.result.get("class_names") or ()) > MOST_CLASSES_AS_TABLE:
                 continue  # one variant's images of a hundred classes are megabytes already
-            source = experiment.record.config["data"]["source"]
-            if source not in images:
-                images[source] = train_images(experiment)
-            content = gallery(experiment, columns, images[source])
+            source = json.dumps(experiment.record.config["data"], sort_keys=True)
+            if source not in pictures:
+                pictures[source] = picture_source(experiment.record)
+            picture = pictures[source]
+            if picture is None:
+                continue  # embeddings
+            content = gallery(experiment, columns, picture)
         except (UserError, KeyError) as error:
             problems.append(f"{experiment.record.path}: no images shown ({error})")
             continue

@@ -1,0 +1,113 @@
+"""The labels of a run's training set that are probably wrong, as a table and as one page of pictures.
+
+    python analysis/audit.py runs/NAME                     # of its transport variant
+    python analysis/audit.py runs/NAME/ot_meta --top 30
+
+Writes audit.csv, audit.parquet and audit.html into the variant's folder: every training sample with what it is called, its
+given and its suggested label, its weight and a score for "the label is wrong", the most suspicious first. Where the right
+labels are known (wrong ones made on purpose, or a column true_label) it prints how well the wrong ones are found.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from otrw.analysis.audit import as_columns, few_shot, found, make_audit
+from otrw.analysis.report.audit_page import audit_page
+from otrw.analysis.report.gallery import picture_source
+from otrw.config.variants import TITLES
+from otrw.errors import UserError, check
+from otrw.records import ledger
+from otrw.records.ledger import Record
+
+NUM_SHOWN = 12
+SUSPICIOUS = 0.5
+"""Share of labels said to be wrong, above which it is the net that is doubted."""
+PREFERRED = (
+    "ot_noise_aware_meta",
+    "ot_noise_aware_labels_meta",
+    "ot_labels_meta",
+    "ot_meta",
+    "ot_noise_aware",
+    "ot_labels",
+    "ot",
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, read, write table and page."""
+    options = _parse(arguments)
+    record = ledger.read_record(_variant(options.run))
+    audit = make_audit(record)
+    output = options.output or record.path
+    page, table, columns = (output / f"audit.{suffix}" for suffix in ("html", "csv", "parquet"))
+    picture = _pictures(record) if not options.no_pictures else None
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        found_columns = as_columns(audit)
+        ledger.write_columns(columns, found_columns)
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(found_columns)
+        rows = zip(*(values.tolist() for values in found_columns.values()), strict=True)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+        ledger.write_text(table, buffer.getvalue())
+        ledger.write_text(
+            page, audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
+        )
+    except OSError as error:
+        raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
+    print(f"{record.path}: {int(audit.flagged.sum())} of {len(audit.given)} training labels are probably wrong")
+    if audit.flagged.mean() > SUSPICIOUS:
+        error = record.result["test"]["error"]
+        print(f"  more than half: a net with {error:.0f} % test error tells little; train longer, and trust the order alone")
+    if not audit.by_plan:
+        print("  scores come from weights: they order the samples of a class and are no probabilities")
+    members, meaning = few_shot(audit, record)
+    for name, figures in (("all classes", found(audit)), (meaning, found(audit, members))):
+        if figures is not None:
+            parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)
+            said = ", ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in parts)
+            print(f"  {name}, {figures.num_wrong} of {figures.num_samples} wrong: {said} (%)")
+    for path in (page, table, columns):
+        print(path)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run, or of one of its variants")
+    parser.add_argument("--top", type=int, default=NUM_SHOWN, help=f"pictures a class on the page (default: {NUM_SHOWN})")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: the variant's)")
+    parser.add_argument("--no-pictures", action="store_true", help="do not open the data set")
+    options = parser.parse_args(arguments)
+    check(options.top >= 1, "--top", options.top, "be >= 1")
+    return options
+
+
+def _variant(run: Path) -> Path:
+    """The variant's folder: as given, or the transport variant of a run that says most of labels."""
+    if not run.is_dir():
+        raise UserError(f"the run must be a folder of a run, got {str(run)!r}, which is none")
+    if (run / "result.json").is_file():
+        return run
+    known = {path.parent.name for path in run.glob("*/weights.parquet") if (path.parent / "result.json").is_file()}
+    chosen = [name for name in dict.fromkeys((*PREFERRED, *TITLES)) if name in known]
+    if not chosen:
+        raise UserError(
+            f"{run} must hold a finished variant with weights, got none; train one, such as --variants ot_labels_meta"
+        )
+    if len(chosen) > 1:
+        print(f"taking {chosen[0]}; the run has {', '.join(chosen[1:])} too", file=sys.stderr)
+    return run / chosen[0]
+
+
+def _pictures(record: Record) -> Callable[[int], str] | None:
+    """Row in the data set -> data: URI; None, with a line, where the data set is not to be had or has no pictures."""
+    try:
+        return picture_source(record)
+    except UserError as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+        return None
