@@ -62,8 +62,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
     print(f"{record.path}: {int(audit.flagged.sum())} of {len(audit.given)} training labels are probably wrong")
     if audit.flagged.mean() > SUSPICIOUS:
-        error = record.result["test"]["error"]
-        print(f"  more than half: a net with {error:.0f} % test error tells little; train longer, and trust the order alone")
+        test_error = record.result["test"]["error"]
+        print(
+            f"  more than half: a net with {test_error:.0f} % test error tells little; train longer, and trust the order alone"
+        )
     if not audit.by_plan:
         print("  scores come from weights: they order the samples of a class and are no probabilities")
     members, meaning = few_shot(audit, record)
