@@ -147,7 +147,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         true_sizes=true_sizes,
         mean=mean.to(device),
         std=std.to(device),
-        split_hash=split.hash if divided is None else own_hash(split, raw.parts.test, raw.files_hash),
+        split_hash=split.hash if divided is None else own_hash(split, raw),
         augmentation=Augmentation(
             augment.crop_padding,
             augment.padding_mode,
@@ -263,9 +263,12 @@ def _similar_classes(config: DataConfig, raw: RawData) -> dict[int, int] | None:
             return next_in_group(_groups(config, raw))
 
 
-def own_hash(split: Split, test: np.ndarray, files_hash: str) -> str:
-    """16 hex digits that identify a split of one's own data: which samples there are, and which of them are for what."""
-    return hashlib.sha256(f"{split.hash}|{files_hash}|".encode() + np.asarray(test, dtype="<i8").tobytes()).hexdigest()[:16]
+def own_hash(split: Split, raw: RawData) -> str:
+    """16 hex digits of a split of one's own data: which samples there are, which are for what, what the trusted ones are."""
+    digest = hashlib.sha256(f"{split.hash}|{raw.files_hash}|".encode())
+    for array in (raw.parts.test, raw.labels[split.meta]):
+        digest.update(np.asarray(array, dtype="<i8").tobytes() + b"|")
+    return digest.hexdigest()[:16]
 
 
 def _standardized(features: Tensor, index: Tensor, key: int, *, mean: Tensor, std: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from otrw.errors import UserError
 from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.progress import Progress
+from otrw.training.provenance import identity
 from otrw.training.session import Session
 from otrw.training.stop import StopRequest
 from otrw.training.tracking import Journal
@@ -86,7 +87,7 @@ def open_variant(
     searched: Mapping[str, object] | None,
 ) -> Session:
     """The session of a variant, whose journal goes on after the last checkpoint; a finished one's journal stays shut."""
-    distributed.on_main(lambda: _check_unchanged(config, data.split_hash, folder))
+    distributed.on_main(lambda: _check_unchanged(config, _samples(config, data), folder))
     state = checkpoints.load_latest(folder / "checkpoints")
     progress.variant = config.variants[0]
     is_done = (folder / "result.json").exists()
@@ -113,7 +114,7 @@ def open_variant(
                     world_size=accelerator.num_processes,
                     precision=accelerator.mixed_precision,
                     threads=torch.get_num_threads(),
-                    split_hash=data.split_hash,
+                    **_samples(config, data),
                 ),
             )
         return journal
@@ -122,22 +123,32 @@ def open_variant(
     return Session(config, accelerator, data, journal, progress, stop)
 
 
-def _check_unchanged(config: Config, split_hash: str, folder: Path) -> None:
-    """Raise UserError where a variant that was begun would go on with other settings or samples than it was begun with."""
+def _samples(config: Config, data: Datasets) -> dict[str, str]:
+    """What a variant is trained on, for environment.json: hashes of the split and of the labels that are given."""
+    return {"split_hash": data.split_hash, "given_labels": identity(config, data)["given_labels"]}
+
+
+def _check_unchanged(config: Config, samples: Mapping[str, str], folder: Path) -> None:
+    """Raise UserError where a variant that was begun would go on with other settings, samples or labels.
+
+    Args:
+        config: of the variant.
+        samples: `_samples` of the data as they are now; what earlier records do not have is not compared.
+        folder: of the variant.
+    """
     if not (folder / "config.yaml").is_file():
         return
     begun = ledger.read_settings(folder / "config.yaml")
     for path, (old, new) in fixed_differences(begun, to_dict(config)).items():
         raise UserError(f"{path} must be {old!r}, as {folder} was begun with, got {new!r}; start a new run for other settings")
-    if not (folder / "environment.json").is_file():
-        return
-    environment = ledger.read_json(folder / "environment.json")
-    begun_split = environment.get("split_hash", split_hash) if isinstance(environment, dict) else split_hash
-    if begun_split != split_hash:
-        raise UserError(
-            f"data.root must hold the samples that {folder} was begun with (split {begun_split}), got others (split "
-            f"{split_hash}); start a new run for other data"
-        )
+    environment = ledger.read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    for key, value in samples.items():
+        old = environment.get(key, value) if isinstance(environment, dict) else value
+        if old != value:
+            raise UserError(
+                f"data.root must hold the samples and labels that {folder} was begun with ({key} {old}), got others ({value}); "
+                "start a new run for other data"
+            )
 
 
 def finished_result(folder: Path) -> dict | None:

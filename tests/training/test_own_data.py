@@ -157,5 +157,5 @@ def test_a_run_does_not_go_on_with_other_files(tmp_path):
     folder = train(tmp_path, *arguments)
     assert json.loads((folder / "stage1" / "environment.json").read_text())["split_hash"]
     write_classes(tmp_path / "own", {"c": 9}, seed=1)
-    with pytest.raises(UserError, match=r"data\.root must hold the samples that .* was begun with"):
+    with pytest.raises(UserError, match=r"data\.root must hold the samples and labels that .* was begun with"):
         train(tmp_path, f"--run.resume={folder}")
