@@ -99,7 +99,8 @@ def main() -> None:
     if "pieces" in parts:
         entries += bench_pieces(device, options.rounds)
     profile = profile_step(device) if "profile" in parts else None
-    print_entries(console, entries)
+    if entries:
+        print_entries(console, entries)
     if profile is not None:
         print_profile(console, profile)
     options.output.mkdir(parents=True, exist_ok=True)

@@ -49,8 +49,8 @@ def ldam(logits: Tensor, target: Tensor, *, class_sizes: Tensor, max_margin: flo
 
 
 def smoothed_labels(class_sizes: Tensor, head: float, tail: float) -> Tensor:
-    """The target distribution of each class under label smoothing that knows class sizes (arXiv 2104.00466, equations 5
-    and 6, the concave form): row y gives 1 - e_y to y and e_y / (C - 1) to each other class, where
+    """The target distribution of each class under label smoothing that knows class sizes (arXiv 2104.00466, section
+    3.2, the concave form): row y gives 1 - e_y to y and e_y / (C - 1) to each other class, where
 
         e_y = tail + (head - tail) sin(pi/2 (n_y - n_min) / (n_max - n_min)).
 
