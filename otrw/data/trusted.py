@@ -18,8 +18,8 @@ def read_verdicts(path: Path) -> list[tuple[str, str, str]]:
     """(identity, label, verdict) of every row that was checked; rows without a verdict are passed over.
 
     identity: as in `RawData.identities`. label: the name of the class that the sample was found to belong to: with verdict
-    "right" the one that was shown, with "wrong" the right one, or empty where it is of no class at all. Other columns, such
-    as one for remarks, may stand beside.
+    "right" the one that it has, which may be left out; with "wrong" the right one, or empty where it is of no class at all.
+    Other columns, such as one for remarks, may stand beside.
 
     Args:
         path: CSV or Parquet.
@@ -43,8 +43,6 @@ def read_verdicts(path: Path) -> list[tuple[str, str, str]]:
         verdict = verdict.strip().lower()
         if verdict not in (RIGHT, WRONG, OPEN):
             raise UserError(f"data.trusted: the verdict in row {row} must be right, wrong or empty, got {shown(verdict)}")
-        if verdict == RIGHT and not label:
-            raise UserError(f"data.trusted: row {row} of {path} is right and must name its label, got none")
         if verdict != OPEN:
             found.append((identity, label, verdict))
     if not found:
@@ -71,7 +69,7 @@ def with_trusted(raw: RawData, path: Path) -> RawData:
     in_train[raw.parts.train] = True
     labels, moved, gone = raw.labels.copy(), [], []
     truth = None if raw.true_labels is None else raw.true_labels.copy()
-    for identity, label, _ in read_verdicts(path):
+    for identity, label, verdict in read_verdicts(path):
         row = row_of.get(identity)
         if row is None:
             raise UserError(f"data.trusted: {shown(identity)} must be a sample of data.root, but is not; is it of other data?")
@@ -80,6 +78,12 @@ def with_trusted(raw: RawData, path: Path) -> RawData:
             raise UserError(f"data.trusted: {shown(identity)} must be a training sample with one verdict, but is {part}")
         if label and label not in label_of:
             raise UserError(f"data.trusted: the label of {shown(identity)} must be a class of the data, got {shown(label)}")
+        given = raw.class_names[raw.labels[row]]
+        if verdict == RIGHT and label not in ("", given):
+            raise UserError(
+                f"data.trusted: {shown(identity)} must be wrong, or right with label {given}, got right with {label}"
+            )
+        label = label or (given if verdict == RIGHT else "")
         in_train[row] = False
         if label:
             labels[row] = label_of[label]

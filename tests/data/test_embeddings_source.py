@@ -187,7 +187,7 @@ def test_checked_samples_leave_training_and_are_the_meta_set(tmp_path):
     rows = [
         (of_a[0], "a", "right"),
         (of_a[1], "b", "wrong"),
-        (of_b[0], "b", "Right"),
+        (of_b[0], "", "Right"),
         (of_b[1], "", "wrong"),
         (of_b[2], "b", ""),
     ]
@@ -217,7 +217,7 @@ def test_checked_samples_leave_training_and_are_the_meta_set(tmp_path):
         ([("a/none.png", "a", "right")], "must be a sample of data.root"),
         ([("a/a0000.png", "z", "right")], "must be a class of the data, got 'z'"),
         ([("a/a0000.png", "a", "maybe")], "verdict in row 0 must be right, wrong or empty, got 'maybe'"),
-        ([("a/a0000.png", "", "right")], "must name its label"),
+        ([("a/a0000.png", "b", "right")], "must be wrong, or right with label a, got right with b"),
         ([("a/a0000.png", "a", "right"), ("a/a0000.png", "b", "wrong")], "is checked twice"),
         ([("a/a0000.png", "a", "")], "without any verdict"),
     ],
