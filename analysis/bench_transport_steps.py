@@ -4,9 +4,10 @@
     python analysis/bench_transport_steps.py cifar10 --root data
 
 One fit of `OTReweighter` each, 50 steps with the default settings, twice: with ot.solver=sinkhorn and with ot.solver=auto; then
-both again at a smaller tolerance, to tell a difference of solvers from one of tolerances. The record is written after each. Digits are the long-tailed, partly
-mislabelled ones of the default preset with pixels as embeddings; CIFAR-10-LT 100 is seen by the committed stage-1 net of
-`official`, with 40 % wrong labels. Seconds are those of the processor; passes over the cost are counted for all 50 steps.
+both again at a smaller tolerance, to tell a difference of solvers from one of tolerances. The record is written after each.
+Digits are the long-tailed, partly mislabelled ones of the default preset with pixels as embeddings; CIFAR-10-LT 100 is seen by
+the committed stage-1 net of `official`, with 40 % wrong labels. Seconds are those of the processor; passes over the cost are
+counted for all 50 steps.
 """
 
 import argparse
