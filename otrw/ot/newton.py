@@ -18,7 +18,7 @@ from torch import Tensor
 from otrw.ot import sweep_cost
 from otrw.ot.cost import ChunkedCost, Cost
 from otrw.ot.curvature import FIRST_DAMPING, LEAST_DAMPING, ConjugateGradientCurvature, Curvature, DirectCurvature
-from otrw.ot.semi_dual import Marginal, SemiDual, SumSamples, whole
+from otrw.ot.semi_dual import Marginal, SemiDual, SumSamples, uniform_hash, whole
 from otrw.ot.sinkhorn import SinkhornResult
 
 MAX_STORED_ENTRIES = 1 << 26
@@ -224,7 +224,7 @@ class _Ascent:
         is_stored: bool,
         max_entries: int,
     ) -> None:
-        self.a, self.index = a, index
+        self.a, self.uniform = a, uniform_hash(index)
         self.sum_samples, self.matrix_free = sum_samples, matrix_free
         self.num_atoms = len(a)
         self.least_damping = self.damping = LEAST_DAMPING[b.dtype]
@@ -330,7 +330,7 @@ class _Ascent:
 
     def _take(self, problem: SemiDual, now: Marginal) -> Curvature:
         """The curvature at the potential of the problem's last sweep."""
-        columns = problem.soft_columns(self.num_columns, self.index) if self.is_sampled else problem.all_columns()
+        columns = problem.soft_columns(self.num_columns, self.uniform) if self.is_sampled else problem.all_columns()
         kind = ConjugateGradientCurvature if self.matrix_free else DirectCurvature
         return kind(self.a, now, columns, self.sum_samples, self.damping)
 

@@ -86,6 +86,7 @@ class SemiDual:
         self._column_sum = torch.ones_like(b)
         self._mean_column_max = a.new_zeros(())
         self._softness: Tensor | None = None
+        self._local_softness = a.new_zeros(())
         self._all_softness = 0.0
 
     def at(self, epsilon: float) -> "SemiDual":
@@ -115,14 +116,15 @@ class SemiDual:
             scalars[0] -= torch.dot(b.double(), z.log().double())
         if is_new or self._softness is None:
             self._softness = self.b * (1 - 1 / self._column_sum)
+            self._local_softness = self._softness.sum().double()
         scalars[0] -= self._mean_column_max / self.epsilon
-        scalars[1] = self._softness.sum()
+        scalars[1] = self._local_softness
         total = self.sum_samples(torch.cat([mass * self._u, scalars]))
         mass, value = total[:-2], total[-2] + torch.dot(self.a, f) / self.epsilon
         error, objective, self._all_softness = torch.stack([(mass - self.a).abs().sum(), value, total[-1]]).tolist()
         return Marginal(f, mass, error, objective)
 
-    def soft_columns(self, num_columns: float, index: Tensor) -> Tensor:
+    def soft_columns(self, num_columns: float, uniform: Tensor) -> Tensor:
         """S (K, m) with S S^T about P diag(1/b) P^T off the diagonal, at the potential of the last `marginal`.
 
         The Hessian's Laplacian is sum_n b_n (diag(q_n) - q_n q_n^T) with q_n the plan's column n scaled to sum 1. A column that
@@ -133,25 +135,31 @@ class SemiDual:
 
         Args:
             num_columns: to take, of all processes together; at least the number of samples means all.
-            index: (n,) of each sample over all processes, from which its random number comes.
+            uniform: (n,) in [0, 1), a random number of each sample, such as `uniform_hash` of its index over all processes.
         """
         u = self._u.to(self.b.dtype)[:, None]
-        chosen = []
         assert self._softness is not None
         probability = self._softness * (num_columns / max(self._all_softness, 1e-300))
-        taken = uniform_hash(index) < probability
+        taken = uniform < probability
         weight = (self.b / probability.clamp(1e-30, 1)).sqrt() / self._column_sum
+        # one tensor from the start: thousands of small ones between blocks would leave holes of gigabytes in the memory
+        columns = self.b.new_empty(self.num_atoms, int(taken.sum()))
+        start = 0
         for part, kernel in self._kernels():
             here = taken[part].nonzero()[:, 0]
-            chosen.append(kernel.index_select(1, here).mul_(weight[part][here]).mul_(u))
-        return torch.cat(chosen, 1) if chosen else self.b.new_zeros(self.num_atoms, 0)
+            stop = start + len(here)
+            columns[:, start:stop] = kernel.index_select(1, here).mul_(weight[part][here]).mul_(u)
+            start = stop
+        return columns
 
     def all_columns(self) -> Tensor:
         """S (K, n) with S S^T = P diag(1/b) P^T exactly."""
         u = self._u.to(self.b.dtype)[:, None]
         weight = self.b.sqrt() / self._column_sum
-        chosen = [(kernel * weight[part]).mul_(u) for part, kernel in self._kernels()]
-        return torch.cat(chosen, 1) if chosen else self.b.new_zeros(self.num_atoms, 0)
+        columns = self.b.new_empty(self.num_atoms, self.num_samples)
+        for part, kernel in self._kernels():
+            columns[:, part] = (kernel * weight[part]).mul_(u)
+        return columns
 
     def sample_potential(self, log_b: Tensor) -> Tensor:
         """g (n,) that meets b exactly at the potential of the last `marginal`."""

@@ -6,6 +6,8 @@ blocks are kept, and the mass then is one product of E with a vector. No maximum
 later block has a cost so far below m_k that exp might overflow, m_k is lowered and what was summed is rescaled.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -72,14 +74,21 @@ def semi_relaxed_mass(
     log_sum = (total.log() - reference.double() / epsilon).to(log_a.dtype)
     f = epsilon * (log_a - logsumexp_samples(log_sum[:, None]))
     scale = ((f.double() - reference.double()) / epsilon).exp().to(log_a.dtype)
-    masses = [torch.mv(e.T, scale) for e in kept]
-    if not is_stored:
-        for _, chunk in blocks(cost):
-            masses += [torch.mv(_exponential(block, reference, epsilon).T, scale) for block in chunk.split(size, dim=1)]
-    mass = torch.cat(masses) if masses else log_a.new_zeros(0)
+    mass = log_a.new_empty(num_samples)  # one tensor: thousands of small ones would leave holes in the memory
+    start = 0
+    for exponential in kept if is_stored else _again(cost, reference, epsilon, size):
+        torch.mv(exponential.T, scale, out=mass[start : start + exponential.shape[1]])
+        start += exponential.shape[1]
     num_sweeps = 1 if is_stored else 2
     error = torch.zeros((), device=log_a.device)
     return SinkhornResult(f, torch.zeros_like(mass), error, num_sweeps, True, "closed_form"), mass
+
+
+def _again(cost: Cost, reference: Tensor, epsilon: float, size: int) -> Iterator[Tensor]:
+    """The exponentials, computed a second time."""
+    for _, chunk in blocks(cost):
+        for block in chunk.split(size, dim=1):
+            yield _exponential(block, reference, epsilon)
 
 
 def _exponential(block: Tensor, reference: Tensor, epsilon: float) -> Tensor:
