@@ -157,12 +157,13 @@ def test_a_net_with_dropout_goes_on_inside_an_epoch(root, tmp_path):
 
 
 def run_one(root, folder, name):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}  # accelerate asks for them, though the group is there
     run(config_of(root, folder, name))
 
 
 @pytest.mark.slow
 def test_two_processes_end_where_one_ends(root, tmp_path):
-    run_one(root, tmp_path, "one")
+    run(config_of(root, tmp_path, "one"))
     run_distributed(run_one, 2, root, tmp_path, "two", timeout_seconds=280.0)
     ours, theirs = (load_file(tmp_path / name / "ot_labels_meta" / "model.safetensors") for name in ("two", "one"))
     for name in theirs:
