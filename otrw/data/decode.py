@@ -16,8 +16,8 @@ from otrw.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AT_A_TIME = 256
-"""Images handed to the threads together: what is decoded and not yet stored stays small."""
+IN_A_TASK = 32
+"""Images that a thread decodes before it hands them over."""
 
 
 class Decoded(NamedTuple):
@@ -115,11 +115,16 @@ def _look_at(files: ImageFiles, threads: int) -> dict[int, str]:
 
 
 def _in_threads(read: Callable[[int], Any], number: int, threads: int) -> Iterator[Any]:
-    """read(0), read(1) and so on in order; Pillow decodes without Python's lock."""
+    """read(0), read(1) and so on in order; Pillow decodes without Python's lock.
+
+    A task reads several: with one task an image, handing over small images takes as long as decoding them.
+    """
+    tasks = [range(start, min(start + IN_A_TASK, number)) for start in range(0, number, IN_A_TASK)]
     with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that is damaged: pixels that are damaged are errors
-        for start in range(0, number, AT_A_TIME):
-            yield from pool.map(read, range(start, min(start + AT_A_TIME, number)))
+        for start in range(0, len(tasks), 2 * threads):  # what is decoded and not yet stored stays small
+            for results in pool.map(lambda rows: [read(row) for row in rows], tasks[start : start + 2 * threads]):
+                yield from results
 
 
 def _first_size(files: ImageFiles) -> tuple[int, int]:
