@@ -6,13 +6,19 @@ FOLDS = 5  # as cleanlab's own examples take
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of scikit-learn, the inverse of the L2 penalty
 STRENGTH_OF_ALL = 1.0  # scikit-learn's default, where there are samples enough
 STRENGTH_OF_ONE = 0.1  # where a class has a single sample, nothing can be held out
+SMALLEST_SPREAD = 0.1  # of a feature, as a share of the root mean square of all
 MOST_ITERATIONS = 200  # of L-BFGS; the opinions of a probe that stops there differ in the third digit
 
 
 def standardized(embeddings: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Embeddings (M, D) with the mean and the standard deviation of others (N, D) taken out; float64."""
+    """Embeddings (M, D) with the mean and the standard deviation of others (N, D) taken out; float64.
+
+    A feature that hardly varies is not blown up: all that it could tell is rounding, which is another on two processes.
+    """
     like = like.astype(np.float64)
-    return (embeddings.astype(np.float64) - like.mean(0)) / np.maximum(like.std(0), 1e-6)
+    spread = like.std(0)
+    smallest = SMALLEST_SPREAD * float(np.sqrt(np.square(spread).mean()))
+    return (embeddings.astype(np.float64) - like.mean(0)) / np.maximum(spread, max(smallest, 1e-12))
 
 
 def probe_opinions(

@@ -68,3 +68,16 @@ def test_the_penalty_is_chosen_on_held_out_trusted_samples_where_there_are_two_a
         noise = np.random.default_rng(0).normal(size=(30, 50))
         assert chosen_strength(noise, classes, 3) == STRENGTHS[0]
         assert strength > STRENGTHS[0]
+
+
+def test_opinions_do_not_hang_on_the_rounding_of_a_feature_that_hardly_varies():
+    trusted, classes = clusters([5, 5, 5])
+    embeddings, _ = clusters([30, 20, 10], seed=1)
+    generator = np.random.default_rng(0)
+
+    def opinions():
+        dead = (1e-6 * generator.normal(size=(len(x), 4)) for x in (trusted, embeddings))
+        widened = [np.concatenate([x, more], 1) for x, more in zip((trusted, embeddings), dead, strict=True)]
+        return trusted_opinions(widened[0], classes, widened[1], 3)
+
+    np.testing.assert_allclose(opinions(), opinions(), atol=1e-3)
