@@ -19,7 +19,7 @@ oracle          rows with wrong labels dropped, then class_weight="balanced": wh
 
 Estimators are logistic regression and histogram gradient boosting, both on standardised columns; boosting with
 20 rounds of trees and leaves of at least 5 rows, since its default of 20 is more than some classes have. The record of every
-error goes to analysis/results/benchmarks/sample-weights.json.
+error goes to analysis/results/benchmarks/sample-weights-DATASET.json.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from otrw.records import ledger
 from otrw.reweight.estimator import OTSampleWeights
 
 RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
-DATASETS = {"digits": load_digits, "wine": load_wine, "breast_cancer": load_breast_cancer}
+DATASETS = {"wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
 ESTIMATORS = {
     "logistic": LogisticRegression(max_iter=1000),
     "boosting": HistGradientBoostingClassifier(max_iter=20, min_samples_leaf=5, random_state=0),
@@ -226,15 +226,21 @@ def main(arguments: list[str]) -> None:
     console = Console(width=180)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compared libraries
-        entries = measure(options.datasets, options.trusted, options.seeds, lambda line: console.print(line, highlight=False))
-    show(entries, console)
+        for name in options.datasets:
+            entries = measure([name], options.trusted, options.seeds, lambda line: console.print(line, highlight=False))
+            show(entries, console)
+            console.print(f"record: {_record(options.output, name, entries)}", highlight=False)
+
+
+def _record(folder: Path, dataset: str, entries: list[dict]) -> Path:
+    """Write the record of a data set and return its path."""
     versions = {name: importlib.metadata.version(name) for name in ("scikit-learn", "imbalanced-learn", "cleanlab")}
     settings = {"imbalance_factor": IMBALANCE_FACTOR, "noise_rate": NOISE_RATE, "transport": OTSampleWeights().get_params()}
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "sample-weights.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"sample-weights-{dataset.replace('_', '-')}.json"
     record = {"benchmark": "sample-weights", "environment": ledger.environment(compared=versions), **settings}
     ledger.write_json(path, record | {"entries": entries})
-    console.print(f"record: {path}", highlight=False)
+    return path
 
 
 if __name__ == "__main__":

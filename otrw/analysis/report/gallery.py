@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 from otrw.analysis.report.svg import histogram
 from otrw.analysis.thumbnails import thumbnail_uri
 from otrw.analysis.variant_styles import BLUE, VERMILLION
+from otrw.config.data import ColumnsConfig, DataConfig
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment
 from otrw.records.ledger import Record, read_columns
@@ -36,12 +36,10 @@ def picture_source(record: Record) -> Callable[[int], str] | None:
     Raises:
         UserError: where the data set is not there any more, or is another one.
     """
-    from otrw.config.command_line import parse_config
     from otrw.data.pictures import has_pictures, picture
     from otrw.data.sources import load_raw  # loads torch: only pages with images need it
 
-    settings = parse_config(["--config", str(record.path / "config.yaml")]).data
-    raw = load_raw(replace(settings, download=False))
+    raw = load_raw(_data_settings(record.config["data"]))
     trained_on = (record.result.get("data") or {}).get("files_hash", raw.files_hash)
     if trained_on != raw.files_hash:
         raise UserError(f"data.root must hold what {record.path} was trained on, but its files have changed since")
@@ -54,6 +52,17 @@ def picture_source(record: Record) -> Callable[[int], str] | None:
         return thumbnail_uri(picture(raw.inputs, row), THUMBNAIL_SIDE)
 
     return of_row
+
+
+def _data_settings(written: Mapping) -> DataConfig:
+    """The settings of a record's data, as far as reading them goes; nothing is downloaded for a page."""
+    passed_over = ("augment", "columns", "download")
+    known = {key: value for key, value in written.items() if key in DataConfig.__dataclass_fields__ and key not in passed_over}
+    known |= {key: tuple(known[key]) for key in ("mean", "std") if key in known}
+    try:
+        return DataConfig(**known, columns=ColumnsConfig(**(written.get("columns") or {})))
+    except TypeError as error:
+        raise UserError(f"config.yaml must hold settings of data that can be read ({str(error)[:120]})") from None
 
 
 def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], picture: Callable[[int], str]) -> str:
