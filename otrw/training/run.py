@@ -154,14 +154,15 @@ def _describe(config: Config, data: Datasets, net: Net, accelerator: Accelerator
         f"{held_out}{len(data.test)} test {samples}",
         *(f"  {note}" for note in data.notes),
     ]
+    if isinstance(inputs, ImageFiles) and data.view is not None:
+        workers = "no workers" if data.workers == 0 else f"{data.workers} worker{'s' if data.workers > 1 else ''}"
+        lines.append(f"  {data.view.image_size} x {data.view.image_size} pixels of each are decoded by {workers} a process")
     if str(data.copies):
         lines.append(f"  {data.copies}")
     if wrong:
         whence = "on purpose" if config.data.label_noise != "none" else "as the files say"
         lines.append(f"  {wrong} of the training labels ({100 * wrong / len(data.train):.0f} %) are wrong, {whence}")
     lines.append(f"{config.model.name} on {accelerator.num_processes} x {accelerator.device.type}; records in {folder}")
-    if isinstance(inputs, ImageFiles) and data.view is not None:
-        lines.append(f"  decoded by {data.workers} workers a process, {data.view.image_size} pixels a side")
     if couples_samples(net) and accelerator.num_processes > 1 and accelerator.device.type == "cpu":
         lines.append("BatchNorm normalises each process's own samples: results depend on the number of processes")
     if couples_samples(net) and config.run.accumulation_steps > 1:
