@@ -252,3 +252,22 @@ def test_batch_normalisation_is_found_and_synchronised_without_losing_timms_acti
 def test_parameters_of_a_librarys_net_depend_on_the_seed_alone():
     first, second = (seeded(SMALL, 5, image_size=32).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_librarys_weights_are_taken_where_they_are_asked_for_and_their_absence_is_one_line(monkeypatch):
+    plain = library_net(SMALL).eval()
+    state = plain.state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **options: state)
+    net = build_model(SMALL, 5, image_size=32, pretrained=True).eval()
+    assert net.origin == "net from the weights of torchvision, its head of 1000 classes left out, a new one has 5"
+    plain.fc = nn.Identity()
+    with torch.no_grad():
+        assert torch.equal(net(images(2)).embedding, plain(images(2)))
+
+    def refuse(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(UserError, match=rf"model\.pretrained must find the weights of {SMALL}.*no route to host") as caught:
+        build_model(SMALL, 5, image_size=32, pretrained=True)
+    assert "\n" not in str(caught.value)
