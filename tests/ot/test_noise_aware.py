@@ -60,6 +60,16 @@ def test_a_known_transition_matrix_and_class_sizes_come_out():
     assert float(scores[~wrong].mean()) < 0.05
 
 
+def test_shares_of_a_long_tail_come_out_where_classes_overlap():
+    sizes = torch.tensor([2000, 500, 100, 20])
+    noise = symmetric_transition(NUM_CLASSES, 0.4, torch.zeros(()))
+    embeddings, given, right, *trusted = made(sizes.tolist(), noise, spread=0.6)
+    plan = plan_of(embeddings, given, *trusted)
+    assert float((plan.class_share - sizes / sizes.sum()).abs().sum()) < 0.05
+    assert torch.allclose(plan.transition.diagonal(), torch.full((NUM_CLASSES,), 0.6, dtype=torch.float64), atol=0.06)
+    assert float((plan.log_posterior.argmax(1) == right).float().mean()) > 0.95
+
+
 def test_rows_sum_to_one_and_weights_to_equal_classes():
     embeddings, given, _, *trusted = made([300, 100, 40, 9], TRANSITION, spread=0.5)
     plan = plan_of(embeddings, given, *trusted)
