@@ -23,8 +23,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from whole_runs import assert_nothing_half_written, assert_same_run  # noqa: E402
 
-SETTINGS = ["--stage1.epochs=30", "--stage2.epochs=30", "--variants=[class_balanced_meta,ot_labels_meta]"]
+SETTINGS = ["--stage1.epochs=12", "--stage2.epochs=12", "--variants=[ot_labels_meta]"]
 SETTINGS += ["--run.checkpoint_every_steps=3", "--run.cpu=true", "--run.tensorboard=false"]
+
+START_SECONDS, EARLY_SHARE = 60.0, 0.15
+"""Longest wait for the first progress of an attempt, and the share of attempts that are killed while they start."""
 
 
 def command(folder: Path, seed: int) -> list[str]:
@@ -47,13 +50,22 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def progress(folder: Path) -> set[str]:
+    """Names of checkpoints and of finished variants: another set as soon as something was gained."""
+    return {str(path) for pattern in ("*/*/checkpoints/*/COMPLETE", "*/*/result.json") for path in folder.glob(pattern)}
+
+
 def disturbed(folder: Path, seed: int, draw: random.Random, most_seconds: float, kills: Counter) -> None:
     """Train a grid to its end under kills."""
     for attempt in range(1000):
         grid = start(folder, seed)
-        wait = draw.uniform(1.0, most_seconds) * (1.0 + attempt / 20)  # however slow the machine, it ends
+        before, end = progress(folder), time.monotonic() + START_SECONDS * (1.0 + attempt / 20)
+        if draw.random() < EARLY_SHARE:
+            end = time.monotonic() + draw.uniform(0, START_SECONDS / 4)
+        while grid.poll() is None and time.monotonic() < end and progress(folder) == before:
+            time.sleep(0.05)
         try:
-            if grid.wait(wait) == 0:
+            if grid.wait(draw.uniform(0, most_seconds)) == 0:
                 return
             continue
         except subprocess.TimeoutExpired:
@@ -82,7 +94,7 @@ def main() -> None:
     """Soak, say what was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="no grid is begun after this (default: 60)")
-    parser.add_argument("--most-seconds", type=float, default=40.0, help="longest time between two kills (default: 40)")
+    parser.add_argument("--most-seconds", type=float, default=5.0, help="longest time from progress to a kill (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the kills, and of the first grid (default: 0)")
     options = parser.parse_args()
     draw, kills, num_grids, started = random.Random(options.seed), Counter(), 0, time.monotonic()
