@@ -64,7 +64,7 @@ def finish(folder, num_processes=1):
 
 
 @pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-@several(2, 20)
+@several(1, 20)
 def test_killed_at_random_moments(undisturbed, tmp_path, tally, num_processes, num_trials):
     draw = random.Random(num_trials)
     held = [tally(f"kill -9, {num_processes} process(es)", SAME_BITS) for _ in range(num_trials)]
@@ -129,7 +129,7 @@ def test_one_of_two_processes_is_lost_or_hangs(undisturbed, tmp_path, tally, num
 
 @pytest.mark.parametrize(
     "most_bytes",
-    [0, 3000, *(pytest.param(size, marks=pytest.mark.slow) for size in (200, 1000, 8000, 20_000, 50_000, 100_000))],
+    [3000, *(pytest.param(size, marks=pytest.mark.slow) for size in (0, 8000, 20_000, 50_000, 100_000))],
 )
 def test_files_that_cannot_grow(undisturbed, tmp_path, tally, most_bytes):
     """RLIMIT_FSIZE: on one process and wherever the tests run, unlike a small file system."""
@@ -294,7 +294,7 @@ def files_of(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@several(10, 300)
+@several(5, 300)
 def test_damage_to_any_file_of_a_run(undisturbed, half_done, tmp_path, tally, num_trials):
     draw = random.Random(num_trials)
     names = files_of(half_done)

@@ -136,7 +136,7 @@ def is_whole_resume_command(text, folder, num_processes):
 @pytest.mark.parametrize(
     ("name", "num_processes"),
     [
-        ("SIGTERM", 1),
+        pytest.param("SIGTERM", 1, marks=pytest.mark.slow),
         pytest.param("SIGINT", 1, marks=pytest.mark.slow),
         pytest.param("SIGHUP", 1, marks=pytest.mark.slow),
         pytest.param("SIGUSR1", 1, marks=pytest.mark.slow),
