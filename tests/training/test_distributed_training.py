@@ -30,9 +30,9 @@ SHORT = [
 ]
 
 
-def train(folder: Path, num_processes: int) -> Path:
+def train(folder: Path, num_processes: int, *settings: str) -> Path:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    command = [*(launcher if num_processes > 1 else [sys.executable]), "launch/train.py", *SHORT]
+    command = [*(launcher if num_processes > 1 else [sys.executable]), "launch/train.py", *SHORT, *settings]
     command += ["--run.directory", str(folder), "--run.name", f"on_{num_processes}"]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280, check=False
@@ -66,3 +66,16 @@ def test_several_processes_end_where_one_ends(on_one_process: Path, num_processe
         ]
         assert losses[1] == pytest.approx(losses[0], rel=1e-3)
         assert json.loads((theirs / "environment.json").read_text())["world_size"] == num_processes
+
+
+@pytest.mark.slow
+def test_competitors_give_the_same_nets_and_weights_on_two_processes(tmp_path: Path):
+    variants = ("trusted_probe_labels_meta", "early_learning_meta", "meta_weight_net_meta", "gold_correction_meta", "meta_only")
+    settings = ["--variants", ",".join(variants), "--stage2.rounds", "1"]  # a second round multiplies the rounding of the first
+    runs = [train(tmp_path, number, *settings) for number in (1, 2)]
+    for variant in variants:
+        nets = [load_file(run / variant / "model.safetensors") for run in runs]
+        for name in nets[0]:
+            torch.testing.assert_close(nets[1][name], nets[0][name], rtol=1e-3, atol=1e-3)
+        columns = [pyarrow.parquet.read_table(run / variant / "weights.parquet")["weight"].to_numpy() for run in runs]
+        torch.testing.assert_close(torch.tensor(columns[1]), torch.tensor(columns[0]), rtol=1e-3, atol=1e-3)
