@@ -317,7 +317,7 @@ def bad_input():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "parts"), bad_input(), ids=lambda value: " ".join(value[:2]) if value[0][0] == "-" else ""
+    ("arguments", "parts"), bad_input(), ids=[f"{number}-{arguments[0]}" for number, (arguments, _) in enumerate(bad_input())]
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, parts, own_ray, tmp_path, monkeypatch, capfd):
     if "--address" in arguments:
