@@ -1,8 +1,10 @@
 """One root seed, one named stream of numbers for each purpose."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(root: int, *purpose: str | int) -> int:
@@ -11,6 +13,8 @@ def seed_for(root: int, *purpose: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator_for(root: int, *purpose: str | int) -> torch.Generator:
+def generator_for(root: int, *purpose: str | int) -> "torch.Generator":
     """A CPU generator of that stream, the same on every process."""
+    import torch  # tables read splits without it
+
     return torch.Generator().manual_seed(seed_for(root, *purpose))

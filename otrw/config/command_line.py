@@ -52,7 +52,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
         "data.root",
         config.data.root,
         "come with a data set that has files, not with digits",
-        "add --data.source folder, table or embeddings for your own, or --config cifar10_lt",
+        "add --data.source cifar10 or --config cifar10_lt, or for your own data --data.source folder, table or embeddings",
     )
     if given.display is not None:
         _parser(description).parse_args(["--config", _quoted(to_dict(config)), given.display])

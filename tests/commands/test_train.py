@@ -129,6 +129,7 @@ def test_seeds_and_resume_exclude_each_other(trained, monkeypatch):
         train.main(["--seeds=2", "--run.resume=runs/few-seed0"])
 
 
+@pytest.mark.slow
 def test_two_processes_train_all_seeds_in_one_group(tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [sys.executable, *launcher, str(ROOT / "launch/train.py"), *QUICK, "--seeds=2"]

@@ -49,6 +49,7 @@ def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
     assert results(runs) == first
 
 
+@pytest.mark.slow
 def test_two_grids_at_once_share_the_work_and_both_tell_the_truth(tmp_path):
     options = [*SMALL, *SHORT, "--directory", tmp_path, "--concurrent", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

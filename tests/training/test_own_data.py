@@ -130,7 +130,7 @@ def test_embeddings_are_trained_through_both_stages_and_read_back(tmp_path, mode
         (["--data.root=x"], "data.root must come with a data set that has files"),
         (
             ["--data.source=table", "--data.label_noise=similar", "--data.label_noise_rate=0.2"],
-            "nothing says which of your classes are similar",
+            "it is made of digits or CIFAR",
         ),
     ],
 )

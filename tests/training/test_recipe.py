@@ -114,6 +114,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(whole, tmp_path):
             assert ours["train"] == pytest.approx(theirs["train"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_ends(whole, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "launch/train.py"]
     command += [*SHORT, *PIECES, "--run.accumulation_steps=2", f"--run.directory={tmp_path}", "--run.name=two"]

@@ -165,6 +165,7 @@ def test_a_signal_saves_between_two_steps_and_says_the_whole_command(tmp_path, n
     assert (state["epoch"], state["num_lines"]) == (num_lines, num_lines)  # nothing of what was done is done again
 
 
+@pytest.mark.slow
 def test_processes_notice_that_their_launcher_was_killed(tmp_path):
     process = launched(2, [*LONG, f"--run.directory={tmp_path}"], start_new_session=True)
     path = tmp_path / "r" / "stage1" / "metrics.jsonl"
@@ -202,6 +203,7 @@ def test_the_loss_scale_of_half_precision_is_part_of_a_checkpoint(tmp_path):
 
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    others = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with StopRequest().listening():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -209,14 +211,19 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, others)
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step():
-    with StopRequest().listening() as stop, stop.while_training():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with StopRequest().listening() as stop, stop.while_training():
             os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 KILLED_AT_A_STEP = """

@@ -20,6 +20,7 @@ NAMES = ("cat", "dog", "toad")
 N = 40
 RESULT = {
     "dataset": "digits",
+    "imbalance_factor": 4.0,
     "true_sizes": [20, 10, 5],
     "given_sizes": [18, 11, 6],
     "confusion": [[9, 1, 0], [0, 10, 0], [2, 0, 8]],

@@ -150,6 +150,7 @@ def test_hparams_hold_the_searched_settings_and_validation_figures(searched):
         assert scalars[-1].value == pytest.approx(line["value"])
 
 
+@pytest.mark.slow
 def test_resumed_nothing_finished_runs_again(searched, tmp_path):
     plan, lines = searched
     folder = tmp_path / "search"
