@@ -324,12 +324,12 @@ def _csv(rows: Sequence[dict[str, object]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_csv_cell(column) for column in columns])
-    writer.writerows([_csv_cell(row.get(column, "")) for column in columns] for row in rows)
+    writer.writerow([csv_cell(column) for column in columns])
+    writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     return text.getvalue()
 
 
-def _csv_cell(value: object) -> object:
+def csv_cell(value: object) -> object:
     """Text that a spreadsheet would take for a formula gets an apostrophe before it; numbers stay numbers."""
     if not isinstance(value, str):
         return value

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from otrw.analysis.audit import as_columns, few_shot, found, make_audit
+from otrw.analysis.formats import csv_cell
 from otrw.analysis.report.audit_page import audit_page
 from otrw.analysis.report.gallery import picture_source
 from otrw.config.variants import TITLES
@@ -51,9 +52,9 @@ def main(arguments: Sequence[str]) -> None:
         ledger.write_columns(columns, found_columns)
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(found_columns)
+        writer.writerow(csv_cell(name) for name in found_columns)
         rows = zip(*(values.tolist() for values in found_columns.values()), strict=True)
-        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else csv_cell(cell) for cell in row] for row in rows)
         ledger.write_text(table, buffer.getvalue())
         ledger.write_text(
             page, audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
