@@ -48,7 +48,7 @@ def parse_config(arguments: Sequence[str], default: str = "digits_lt", descripti
     config = config_from(given.settings)
     has_no_use = config.data.source == "digits" and "root" in given.own.get("data", {}) and "source" not in given.own["data"]
     check(
-        not has_no_use,
+        not has_no_use or config.run.resume is not None,  # a run that goes on has its source in its folder
         "data.root",
         config.data.root,
         "come with a data set that has files, not with digits",

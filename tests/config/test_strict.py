@@ -89,6 +89,8 @@ def test_the_root_is_taken_where_the_data_set_is_named(tmp_path):
     ledger.write_yaml(tmp_path / "config.yaml", to_dict(config))
     assert parse_config(["--config", str(tmp_path / "config.yaml")]) == config
     assert parse_config(["--run.resume", str(tmp_path)]).data == config.data
+    ledger.write_yaml(tmp_path / "config.yaml", to_dict(parse_config(["--config", "cifar10_lt"])))
+    assert parse_config(["--run.resume", str(tmp_path), "--data.root", "elsewhere"]).data.root == "elsewhere"
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "\udcff"])

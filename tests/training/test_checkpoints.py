@@ -178,3 +178,9 @@ def test_a_file_that_cannot_be_read_is_a_user_error_that_names_it(tmp_path, kind
         load_model(path, small_net(), FACTS)
     assert str(error.value).startswith(f"stage1.checkpoint {path} cannot be read")
     assert "\n" not in str(error.value)
+
+
+def test_a_state_of_the_first_version_has_no_checksum_and_is_read(tmp_path):
+    checkpoints.save_state(tmp_path, "round-001-epoch-00001", {"epoch": 1}, keep=1)
+    (tmp_path / "round-001-epoch-00001" / checkpoints.COMPLETE).write_bytes(b"")
+    assert checkpoints.load_latest(tmp_path) == {"epoch": 1}
