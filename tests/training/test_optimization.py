@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,7 +17,6 @@ from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone
 from otrw.training.losses import cross_entropy, weighted_mean
 from otrw.training.optimization import at_the_worst_near, average_of, learning_rate_factor, make_optimizer, parameter_groups
-from tests.processes import run_distributed
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
