@@ -29,6 +29,13 @@ WHOLE = SampleAxis(logsumexp_rows, torch.detach, False)
 SHARDED = SampleAxis(distributed.logsumexp_samples, distributed.all_reduce_sum, True)
 
 
+def put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:
+    """Table (num_samples, ...) of all samples from rows of one process that holds all of them."""
+    table = values.new_zeros((num_samples, *values.shape[1:]))
+    table[index] = values
+    return table
+
+
 class Reference(NamedTuple):
     """Atoms of the balanced reference, of equal mass; replicated."""
 

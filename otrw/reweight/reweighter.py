@@ -4,8 +4,6 @@ Usable alone in anyone's training loop, on one process or under torch.distribute
 `otrw.distributed` and keeps the per-sample state, keyed by sample index and identical on every process.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -16,33 +14,15 @@ from otrw.ot.cost import label_vectors
 from otrw.ot.semi_relaxed import semi_relaxed
 from otrw.ot.sinkhorn import SOLVERS, sample_mass, transported_labels
 from otrw.ot.weights import WeightNet
+from otrw.reweight.diagnostics import Diagnostics
 from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
 from otrw.reweight.noise_aware import confident_weights, solve_noise_aware
-from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost
+from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost, put_by_index
 from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
 from otrw.seeds import seed_for
 
 MAX_UNROLLED_ENTRIES = 1 << 17  # entries of a batched cost; every iteration keeps several of that size for its gradient
 MAX_GATHERED_ENTRIES = 1 << 24  # strategy auto: a larger problem stays sharded
-
-
-class Diagnostics(NamedTuple):
-    """How the last call went; all replicated."""
-
-    num_iterations: int
-    """Of the last solve."""
-    marginal_error: float
-    """Of the last solve: L1 distance of the plan's reference marginal from a."""
-    converged: bool
-    """Whether every solve of the call met its tolerance."""
-    effective_samples: float
-    """(sum w)^2 / sum w^2: how many equally weighted samples the weights are worth (Kish 1965)."""
-    num_unconverged: int = 0
-    """Solves of the call that stopped at max_iterations instead."""
-    objective_gap: float = 0.0
-    """sgd and network: how far the descent over the weights was from its minimum, in units of the cost; 0 in closed form."""
-    solver: str = ""
-    """What solved it, see `SinkhornResult`."""
 
 
 class OTReweighter:
@@ -178,7 +158,7 @@ class OTReweighter:
         local_embeddings, local_labels, local_predictions = rows
         assert local_embeddings is not None
         assert local_labels is not None
-        table = distributed.gather_by_index if axis.is_sharded else _put_by_index
+        table = distributed.gather_by_index if axis.is_sharded else put_by_index
         if config.weights == "noise_aware":
             found = solve_noise_aware(config, self._atoms(), local_embeddings, local_labels, axis)
             self.weights = table(index, found.solution.mass * self.num_samples, self.num_samples)
@@ -373,7 +353,7 @@ class OTReweighter:
         """The product with the predicted probability of the given label, where it is asked for; diagnostics; a copy."""
         if self.config.weight_power != 1 or self.config.confidence_power != 0:
             product = confident_weights(self.config, self.weights[index], labels, predictions, self.num_classes, axis)
-            table = distributed.gather_by_index if axis.is_sharded else _put_by_index
+            table = distributed.gather_by_index if axis.is_sharded else put_by_index
             self.weights = table(index, product, self.num_samples)
         self._diagnose(solution)
         return self.weights.clone()
@@ -418,9 +398,3 @@ class OTReweighter:
             solution.objective_gap,
             result.solver,
         )
-
-
-def _put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:
-    table = values.new_zeros((num_samples, *values.shape[1:]))
-    table[index] = values
-    return table
