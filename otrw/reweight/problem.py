@@ -17,23 +17,25 @@ MAX_CHUNK_ENTRIES = 1 << 18
 little. (A block of 4 MiB took 4 times as long an entry.)"""
 
 
-class SampleAxis(NamedTuple):
-    """Reductions over the sample axis: across processes where it is sharded, else on one process."""
-
-    logsumexp: LogSumExp
-    sum: Callable[[Tensor], Tensor]
-    is_sharded: bool
-
-
-WHOLE = SampleAxis(logsumexp_rows, torch.detach, False)
-SHARDED = SampleAxis(distributed.logsumexp_samples, distributed.all_reduce_sum, True)
-
-
 def put_by_index(index: Tensor, values: Tensor, num_samples: int) -> Tensor:
     """Table (num_samples, ...) of all samples from rows of one process that holds all of them."""
     table = values.new_zeros((num_samples, *values.shape[1:]))
     table[index] = values
     return table
+
+
+class SampleAxis(NamedTuple):
+    """What goes over the sample axis: across processes where it is sharded, else on one process."""
+
+    logsumexp: LogSumExp
+    sum: Callable[[Tensor], Tensor]
+    table: Callable[[Tensor, Tensor, int], Tensor]
+    """(index (n,), rows (n, ...), N) -> rows of all samples by index (N, ...), replicated."""
+    is_sharded: bool
+
+
+WHOLE = SampleAxis(logsumexp_rows, torch.detach, put_by_index, False)
+SHARDED = SampleAxis(distributed.logsumexp_samples, distributed.all_reduce_sum, distributed.gather_by_index, True)
 
 
 class Reference(NamedTuple):

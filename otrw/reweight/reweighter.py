@@ -9,16 +9,18 @@ from torch import Tensor
 
 from otrw import distributed
 from otrw.config import OTConfig
-from otrw.errors import UserError, check
+from otrw.errors import check
 from otrw.ot.cost import label_vectors
 from otrw.ot.semi_relaxed import semi_relaxed
-from otrw.ot.sinkhorn import SOLVERS, sample_mass, transported_labels
+from otrw.ot.sinkhorn import sample_mass, transported_labels
 from otrw.ot.weights import WeightNet
-from otrw.reweight.diagnostics import Diagnostics
-from otrw.reweight.inputs import Array, check_classes_present, check_index, checked_embeddings, checked_labels
+from otrw.reweight.diagnostics import Diagnostics, diagnose
+from otrw.reweight.inputs import Array, check_classes_present, checked_embeddings, checked_labels
 from otrw.reweight.noise_aware import confident_weights, solve_noise_aware
-from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost, put_by_index
+from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost
+from otrw.reweight.rows import Rows, checked_rows
 from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
+from otrw.reweight.state import State, from_tensors, to_tensors
 from otrw.seeds import seed_for
 
 MAX_UNROLLED_ENTRIES = 1 << 17  # entries of a batched cost; every iteration keeps several of that size for its gradient
@@ -149,36 +151,21 @@ class OTReweighter:
         Raises:
             UserError: on every process, where an array of any process cannot be right.
         """
-        config = self.config
-        rows, index = self._checked_rows(embeddings, labels, index, predictions)
+        config, atoms = self.config, self._reference
+        width = None if atoms is None else atoms.embeddings.shape[1]
+        rows = checked_rows(
+            (embeddings, labels, index, predictions), config, width, self.num_samples, self.num_classes, self.device
+        )
         axis = SHARDED if distributed.world_size() > 1 and not self._gathers() else WHOLE
         if not axis.is_sharded:
-            rows = [None if x is None else distributed.gather_by_index(index, x, self.num_samples) for x in rows]
-            index = torch.arange(self.num_samples, device=self.device)
-        local_embeddings, local_labels, local_predictions = rows
-        assert local_embeddings is not None
-        assert local_labels is not None
-        table = distributed.gather_by_index if axis.is_sharded else put_by_index
-        if config.weights == "noise_aware":
-            found = solve_noise_aware(config, self._atoms(), local_embeddings, local_labels, axis)
-            self.weights = table(index, found.solution.mass * self.num_samples, self.num_samples)
-            self.label_targets = table(index, found.posterior, self.num_samples)
-            self._targets = None if found.targets is None else table(index, found.targets, self.num_samples)
-            self.transition, self.class_share = found.transition, found.class_share
-            return self._finish(found.solution, local_labels, local_predictions, index, axis)
-        cost = make_cost(config, self._atoms(), local_embeddings, local_labels, local_predictions)
-        problem = Problem(config, cost, self._atoms().log_mass, axis, self.num_samples, index)
-        theta, solution = self._solve(problem, local_embeddings, self.theta[index])
-        if config.weights == "sgd":
-            self.theta = table(index, theta, self.num_samples)
-        if config.weights == "sgd" and config.parametrization == "weights":
-            self.weights = self.theta.clone()
-        else:
-            self.weights = table(index, solution.mass * self.num_samples, self.num_samples)
-        if config.label_transport > 0:
-            labels_back = transported_labels(cost, solution.result, config.epsilon, self._atoms().label_vectors)
-            self.label_targets = table(index, labels_back, self.num_samples)
-        return self._finish(solution, local_labels, local_predictions, index, axis)
+            rows = rows.gathered(self.num_samples)
+        solution = self._fit_noise_aware(rows, axis) if config.weights == "noise_aware" else self._fit_transport(rows, axis)
+        if config.weight_power != 1 or config.confidence_power != 0:
+            own = self.weights[rows.sample_index]
+            product = confident_weights(config, own, rows.labels, rows.predictions, self.num_classes, axis)
+            self.weights = axis.table(rows.sample_index, product, self.num_samples)
+        self._diagnose(solution)
+        return self.weights.clone()
 
     @torch.no_grad()
     def step(self, index: Tensor, embedding: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -268,104 +255,64 @@ class OTReweighter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that later calls depend on."""
-        state = {"weights": self.weights, "theta": self.theta, "unconverged": torch.tensor(self.unconverged_in_all)}
-        if self._reference is not None:
-            state |= {"reference.embeddings": self._reference.embeddings, "reference.labels": self._reference.labels}
-        if self.diagnostics is not None:
-            numbers = [float(value) for value in self.diagnostics[:-1]]
-            state["diagnostics"] = torch.tensor([*numbers, SOLVERS.index(self.diagnostics.solver)], dtype=torch.float64)
         tables = {
             "label_targets": self.label_targets,
             "targets": self._targets,
             "transition": self.transition,
             "class_share": self.class_share,
         }
-        state |= {name: table for name, table in tables.items() if table is not None}
-        if self.net is not None:
-            state |= {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        return state
+        return to_tensors(
+            State(
+                self.weights,
+                self.theta,
+                self.unconverged_in_all,
+                self._reference,
+                self.diagnostics,
+                {name: table for name, table in tables.items() if table is not None},
+                {} if self.net is None else dict(self.net.state_dict()),
+            )
+        )
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over a `state_dict`. Raises UserError where it is of another number of samples."""
-        check(
-            len(state["weights"]) == self.num_samples,
-            "number of weights",
-            len(state["weights"]),
-            f"be {self.num_samples}",
-        )
-        self.weights, self.theta = (state[key].to(self.device).clone() for key in ("weights", "theta"))
-        self.label_targets, self._targets, self.transition, self.class_share = (
-            state[key].to(self.device).clone() if key in state else None
-            for key in ("label_targets", "targets", "transition", "class_share")
-        )
-        self.unconverged_in_all = int(state.get("unconverged", 0))
-        if "reference.embeddings" in state:  # absent in states of earlier versions
-            atoms, classes = (state[f"reference.{name}"].to(self.device) for name in ("embeddings", "labels"))
-            self._reference = Reference(atoms, classes, self.num_classes)
-        self.diagnostics = None
-        if "diagnostics" in state:
-            iterations, error, converged, effective, *counts = state["diagnostics"].tolist()
-            num_unconverged, gap, solver = [*counts, 0.0, 0.0, 0.0][:3] if counts else (0.0, 0.0, 0.0)  # earlier versions
-            self.diagnostics = Diagnostics(
-                int(iterations), error, bool(converged), effective, int(num_unconverged), gap, SOLVERS[int(solver)]
-            )
-        net_state = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+        read = from_tensors(state, self.num_samples, self.num_classes, self.device)
+        self.weights, self.theta, self.unconverged_in_all = read.weights, read.theta, read.num_unconverged
+        self._reference, self.diagnostics = read.reference or self._reference, read.diagnostics
+        tables = ("label_targets", "targets", "transition", "class_share")
+        self.label_targets, self._targets, self.transition, self.class_share = map(read.tables.get, tables)
         self.net = None
-        if net_state:
-            self._weight_net(net_state["attention.weight"].shape[1]).load_state_dict(net_state)
+        if read.net:
+            self._weight_net(read.net["attention.weight"].shape[1]).load_state_dict(read.net)
 
-    def _checked_rows(
-        self, embeddings: Array, labels: Array, index: Array | None, predictions: Array | None
-    ) -> tuple[list[Tensor | None], Tensor]:
-        """([embeddings, labels, predictions if they are used], index) on the device."""
-        config, problem = self.config, None
-        rows: list[Tensor | None] = []
-        try:
-            embeddings = checked_embeddings(embeddings, "embeddings", self.device)
-            labels = checked_labels(labels, "labels", len(embeddings), self.num_classes, self.device)
-            width = self._atoms().embeddings.shape[1]
-            check(embeddings.shape[1] == width, "embeddings", tuple(embeddings.shape), f"have the reference's {width} columns")
-            if index is None and (distributed.world_size() > 1 or len(embeddings) != self.num_samples):
-                raise UserError(
-                    f"fit needs the sample index of each row, unless one process gives all {self.num_samples} samples in order"
-                )
-            wants_predictions = config.confidence_power > 0 or (config.label_softening > 0 and config.weights != "noise_aware")
-            if wants_predictions and predictions is None:
-                key = "confidence_power" if config.confidence_power > 0 else "label_softening"
-                raise UserError(f"fit needs the model's predictions (n, C) with {key} > 0")
-            rows = [embeddings, labels, None]
-            if wants_predictions and predictions is not None:
-                softened = checked_embeddings(predictions, "predictions", self.device)
-                check(softened.shape == (len(embeddings), self.num_classes), "predictions", tuple(softened.shape), "be (n, C)")
-                rows[2] = softened
-        except (UserError, ValueError) as error:
-            problem = error
-        distributed.raise_anywhere(problem)
-        if index is None:
-            return rows, torch.arange(self.num_samples, device=self.device)
-        index = torch.as_tensor(index).to(self.device)
-        check_index(index, len(embeddings), self.num_samples)
-        return rows, index
+    def _fit_noise_aware(self, rows: Rows, axis: SampleAxis) -> Solution:
+        """Weights, label tables and estimates of the noise-aware plan."""
+        found = solve_noise_aware(self.config, self._atoms(), rows.embeddings, rows.labels, axis)
+        self.weights = axis.table(rows.sample_index, found.solution.mass * self.num_samples, self.num_samples)
+        self.label_targets = axis.table(rows.sample_index, found.posterior, self.num_samples)
+        self._targets = None if found.targets is None else axis.table(rows.sample_index, found.targets, self.num_samples)
+        self.transition, self.class_share = found.transition, found.class_share
+        return found.solution
 
-    def _finish(
-        self, solution: Solution, labels: Tensor, predictions: Tensor | None, index: Tensor, axis: SampleAxis
-    ) -> Tensor:
-        """The product with the predicted probability of the given label, where it is asked for; diagnostics; a copy."""
-        if self.config.weight_power != 1 or self.config.confidence_power != 0:
-            product = confident_weights(self.config, self.weights[index], labels, predictions, self.num_classes, axis)
-            table = distributed.gather_by_index if axis.is_sharded else put_by_index
-            self.weights = table(index, product, self.num_samples)
-        self._diagnose(solution)
-        return self.weights.clone()
-
-    def _solve(self, problem: Problem, embeddings: Tensor, theta: Tensor) -> tuple[Tensor, Solution]:
-        match self.config.weights:
-            case "semi_relaxed":
-                return theta, solve_semi_relaxed(problem)
-            case "sgd":
-                return solve_sgd(problem, theta)
-            case _:
-                return theta, solve_network(problem, embeddings, self.net or self._weight_net(embeddings.shape[1]))
+    def _fit_transport(self, rows: Rows, axis: SampleAxis) -> Solution:
+        """Weights, and with label_transport the label table, from a transport plan."""
+        config, atoms = self.config, self._atoms()
+        cost = make_cost(config, atoms, rows.embeddings, rows.labels, rows.predictions)
+        problem = Problem(config, cost, atoms.log_mass, axis, self.num_samples, rows.sample_index)
+        if config.weights == "sgd":
+            theta, solution = solve_sgd(problem, self.theta[rows.sample_index])
+            self.theta = axis.table(rows.sample_index, theta, self.num_samples)
+        elif config.weights == "network":
+            solution = solve_network(problem, rows.embeddings, self.net or self._weight_net(rows.embeddings.shape[1]))
+        else:
+            solution = solve_semi_relaxed(problem)
+        if config.weights == "sgd" and config.parametrization == "weights":
+            self.weights = self.theta.clone()
+        else:
+            self.weights = axis.table(rows.sample_index, solution.mass * self.num_samples, self.num_samples)
+        if config.label_transport > 0:
+            labels_back = transported_labels(cost, solution.result, config.epsilon, atoms.label_vectors)
+            self.label_targets = axis.table(rows.sample_index, labels_back, self.num_samples)
+        return solution
 
     def _atoms(self) -> Reference:
         if self._reference is None:
@@ -385,16 +332,4 @@ class OTReweighter:
 
     def _diagnose(self, solution: Solution) -> None:
         self.unconverged_in_all += solution.num_unconverged
-        effective = self.weights.sum().square() / self.weights.square().sum()
-        result, num_unconverged = solution.result, solution.num_unconverged
-        error = float(result.marginal_error.max())
-        is_converged = num_unconverged == 0
-        self.diagnostics = Diagnostics(
-            result.num_iterations,
-            error,
-            is_converged,
-            float(effective),
-            num_unconverged,
-            solution.objective_gap,
-            result.solver,
-        )
+        self.diagnostics = diagnose(self.weights, solution)
