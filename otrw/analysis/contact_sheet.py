@@ -79,7 +79,8 @@ def _keys(class_names: Sequence[str]) -> list[tuple[str, str]]:
 def _section_start(label: int, cards: Sequence[Card], class_names: Sequence[str]) -> str:
     number = sum(card.given == label for card in cards)
     name = html.escape(class_names[label])
-    return f'<section><h2>{name} <small>{number} to check</small></h2><div class="sheet">'
+    trusted = f'<span data-trusted="{label}">0</span> trusted so far'
+    return f'<section><h2>{name} <small>{number} to check, {trusted}</small></h2><div class="sheet">'
 
 
 def _card(number: int, card: Card, class_names: Sequence[str]) -> str:
@@ -143,6 +144,9 @@ function show(card) {
 function count() {
   const checked = state.filter(found => found !== null).length;
   const wrong = state.filter((found, card) => found !== null && found !== sheet.cards[card][1]).length;
+  document.querySelectorAll('[data-trusted]').forEach(span => {
+    span.textContent = state.filter(found => found === Number(span.dataset.trusted)).length;
+  });
   document.getElementById('progress').max = Math.max(1, state.length);
   document.getElementById('progress').value = checked;
   document.getElementById('count').textContent = `${checked} of ${state.length} checked, ${wrong} wrong`;

@@ -5,7 +5,8 @@
 
 Writes OUTPUT/trusted.html, a page to check labels on by keyboard or touch, and OUTPUT/trusted.csv for those who would rather
 use a spreadsheet: write right or wrong under verdict, and under label the class (for a wrong one the class that it really is,
-or nothing if it is of none). Whichever you fill in goes back into training with --data.trusted FILE.
+or nothing if it is of none). Whichever you fill in goes back into training with --data.trusted FILE; the page saves its CSV
+among your browser's downloads.
 
 Samples are the nearest to the centres of clusters (k-means++) of each class, in the embeddings of --net where you have trained
 one before, else in the main directions in which small pictures of the class differ.
@@ -68,12 +69,12 @@ def main(arguments: Sequence[str]) -> None:
         atomic.write_text(table, _as_csv(cards, raw.class_names))
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(options.output)!r} ({error.strerror})") from None
-    few = np.bincount(raw.labels[pool], minlength=len(raw.class_names))
+    few = np.bincount(raw.labels[chosen], minlength=len(raw.class_names))
     left = [f"{raw.class_names[label]} ({few[label]})" for label in np.flatnonzero(few < options.per_class)]
-    print(f"{len(cards)} samples of {len(raw.class_names)} classes, {options.per_class} of each")
+    print(f"{len(cards)} samples of {len(raw.class_names)} classes, {options.per_class} of each, at most half of a class")
     if left:
-        print(f"  classes that have fewer: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
-    print(f"  open   {page}\n         check the labels, save the CSV (or fill in {table})")
+        print(f"  fewer of small classes: {', '.join(left[:8])}{', ...' if len(left) > 8 else ''}")
+    print(f"  open   {page}\n         check the labels, save the CSV and put it in the place of {table} (or fill that in)")
     print(f"  then   {train_command([*settings, '--data.trusted', str(table)])}")
 
 

@@ -24,7 +24,7 @@ def spread_over_classes(features: np.ndarray, labels: np.ndarray, number: int, s
     Args:
         features: (n, D) embeddings or other features; distances are Euclidean.
         labels: (n,) given class indices.
-        number: samples a class, >= 1; a class with fewer gives all it has.
+        number: samples a class, >= 1; at most half of a class, so that as many are left to train on.
         seed: of the starts.
 
     Returns:
@@ -36,16 +36,17 @@ def spread_over_classes(features: np.ndarray, labels: np.ndarray, number: int, s
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
+        wanted = min(number, max(1, len(members) // 2))
         distinct = len(np.unique(features[members], axis=0))
-        if distinct <= number:  # copies of one sample cannot be told apart: one each, then others in order
+        if distinct <= wanted:  # copies of one sample cannot be told apart: one each, then others in order
             _, first = np.unique(features[members], axis=0, return_index=True)
             rest = np.setdiff1d(np.arange(len(members)), first)
-            chosen.append(members[np.concatenate([np.sort(first), rest])[:number]])
+            chosen.append(members[np.concatenate([np.sort(first), rest])[:wanted]])
             continue
-        clusters = KMeans(number, n_init=3, random_state=seed).fit(features[members])
+        clusters = KMeans(wanted, n_init=3, random_state=seed).fit(features[members])
         distances = clusters.transform(features[members])
-        distances[clusters.labels_[:, None] != np.arange(number)] = np.inf
-        by_size = np.argsort(-np.bincount(clusters.labels_, minlength=number), kind="stable")
+        distances[clusters.labels_[:, None] != np.arange(wanted)] = np.inf
+        by_size = np.argsort(-np.bincount(clusters.labels_, minlength=wanted), kind="stable")
         chosen.append(members[distances.argmin(0)[by_size]])
     return np.concatenate(chosen)
 

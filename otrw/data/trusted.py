@@ -46,7 +46,10 @@ def read_verdicts(path: Path) -> list[tuple[str, str, str]]:
         if verdict != OPEN:
             found.append((identity, label, verdict))
     if not found:
-        raise UserError(f"data.trusted must hold checked samples, got {path} without any verdict; write right or wrong there")
+        raise UserError(
+            f"data.trusted must hold checked samples, got {path} without any verdict; save the page's CSV in its place, or "
+            "write right or wrong there"
+        )
     return found
 
 
