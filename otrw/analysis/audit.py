@@ -11,7 +11,7 @@ from otrw.records.ledger import Record, read_columns
 FLAGGED = 0.5
 """Score from which a label counts as wrong: it is more probably wrong than right."""
 LOW_WEIGHT = 0.8
-"""The same for scores that come from weights alone: a weight of a quarter of its class's mean."""
+"""Of scores that come from weights alone, which are no probabilities: a weight of a quarter of its class's mean."""
 NEEDED = ("index", "given_label", "true_label", "weight")
 
 
@@ -29,7 +29,7 @@ class Audit(NamedTuple):
     weight: np.ndarray
     """(N,) with mean 1"""
     score: np.ndarray
-    """(N,) in [0, 1], how likely the given label is wrong"""
+    """(N,) in [0, 1]: the probability that the given label is wrong where `by_plan`; else the higher the more suspicious"""
     true: np.ndarray | None
     """(N,) right class index; None where it is not known"""
     class_names: tuple[str, ...]
@@ -40,6 +40,22 @@ class Audit(NamedTuple):
     def flagged(self) -> np.ndarray:
         """(N,) bool: labels that count as wrong."""
         return self.score > (FLAGGED if self.by_plan else LOW_WEIGHT)
+
+    @property
+    def estimated_num_wrong(self) -> float | None:
+        """How many labels are wrong by the plan, the sum of their probabilities; None without a noise-aware plan."""
+        return float(self.score.sum()) if self.by_plan else None
+
+
+def headline(audit: Audit) -> str:
+    """How many labels stand out, in a sentence that claims no more than the scores can."""
+    flagged, total = int(audit.flagged.sum()), len(audit.given)
+    if audit.estimated_num_wrong is None:
+        return f"{flagged} of {total} training labels weigh less than a quarter of their class's mean: look at these first."
+    return (
+        f"{flagged} of {total} training labels are probably wrong; by the plan's probabilities about "
+        f"{audit.estimated_num_wrong:.0f} are, so look beyond them where that is more."
+    )
 
 
 class Found(NamedTuple):
@@ -167,7 +183,7 @@ def as_columns(audit: Audit) -> dict[str, np.ndarray]:
         "identity": audit.identity,
         "given_label": names[audit.given],
         "suggested_label": names[audit.suggested],
-        "wrong_label_score": audit.score,
+        "wrong_label_score" if audit.by_plan else "low_weight_score": audit.score,
         "weight": audit.weight,
         "index": audit.row,
     }

@@ -3,9 +3,9 @@
     python analysis/add_results.py runs/NAME [searches/NAME ...]
     python analysis/add_results.py runs/NAME --checkpoint       # and the stage-1 net, to analysis/checkpoints/
 
-A variant's config.yaml, environment.json, metrics.jsonl and result.json go to analysis/results/NAME/ROW/; weights, predictions,
-models and TensorBoard logs stay behind. Variants that are not finished are left out, and said so. Of a search its settings, its
-trials and its best config go to analysis/results/searches/NAME/.
+A variant's config.yaml, environment.json, metrics.jsonl, result.json and audit.json (of analysis/audit.py) go to
+analysis/results/NAME/ROW/; weights, predictions, models and TensorBoard logs stay behind. Variants that are not finished are
+left out, and said so. Of a search its settings, its trials and its best config go to analysis/results/searches/NAME/.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from otrw.commands.checkout import CHECKPOINTS, RESULTS
 from otrw.errors import UserError
 
 SEARCH_FILES = ("search.yaml", "trials.jsonl", "best.yaml")
-FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json")
+FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "audit.json")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -4,18 +4,20 @@
     python analysis/audit.py runs/NAME/ot_meta --top 30
 
 Writes audit.csv, audit.parquet and audit.html into the variant's folder: every training sample with what it is called, its
-given and its suggested label, its weight and a score for "the label is wrong", the most suspicious first. Where the right
-labels are known (wrong ones made on purpose, or a column true_label) it prints how well the wrong ones are found.
+given and its suggested label, its weight and a score for "the label is wrong", the most suspicious first: wrong_label_score, a
+probability, where the weights are noise-aware, else low_weight_score, which only orders the samples of a class. Where the right
+labels are known (wrong ones made on purpose, or a column true_label) it says how well the wrong ones are found; audit.json
+keeps that.
 """
 
 import argparse
 import csv
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from otrw.analysis.audit import as_columns, few_shot, found, make_audit
+from otrw.analysis.audit import Audit, Found, as_columns, few_shot, found, headline, make_audit
 from otrw.analysis.formats import csv_cell
 from otrw.analysis.report.audit_page import audit_page
 from otrw.analysis.report.gallery import picture_source
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     audit = make_audit(record)
     output = options.output or record.path
     page, table, columns = (output / f"audit.{suffix}" for suffix in ("html", "csv", "parquet"))
+    members, meaning = few_shot(audit, record)
+    known = {"all classes": found(audit), meaning: found(audit, members)}
     picture = _pictures(record) if not options.no_pictures else None
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -56,12 +60,13 @@ def main(arguments: Sequence[str]) -> None:
         rows = zip(*(values.tolist() for values in found_columns.values()), strict=True)
         writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else csv_cell(cell) for cell in row] for row in rows)
         ledger.write_text(table, buffer.getvalue())
+        ledger.write_json(output / "audit.json", _summary(audit, known))
         ledger.write_text(
             page, audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
         )
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
-    print(f"{record.path}: {int(audit.flagged.sum())} of {len(audit.given)} training labels are probably wrong")
+    print(f"{record.path}: {headline(audit)}")
     if audit.flagged.mean() > SUSPICIOUS:
         test_error = record.result["test"]["error"]
         print(
@@ -69,14 +74,25 @@ def main(arguments: Sequence[str]) -> None:
         )
     if not audit.by_plan:
         print("  scores come from weights: they order the samples of a class and are no probabilities")
-    members, meaning = few_shot(audit, record)
-    for name, figures in (("all classes", found(audit)), (meaning, found(audit, members))):
+        print("  train --variants ot_noise_aware_meta for probabilities")
+    for name, figures in known.items():
         if figures is not None:
             parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)
             said = ", ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in parts)
             print(f"  {name}, {figures.num_wrong} of {figures.num_samples} wrong: {said} (%)")
     for path in (page, table, columns):
         print(path)
+
+
+def _summary(audit: Audit, known: Mapping[str, Found | None]) -> dict:
+    """What audit.json holds."""
+    return {
+        "num_samples": len(audit.given),
+        "num_flagged": int(audit.flagged.sum()),
+        "estimated_num_wrong": audit.estimated_num_wrong,
+        "score": "wrong_label_score" if audit.by_plan else "low_weight_score",
+        "found": {name: figures and figures._asdict() for name, figures in known.items()},
+    }
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -5,9 +5,10 @@ environment.json, metrics.jsonl (one line an epoch), result.json (there when the
 predictions.parquet (one line a sample). Files appear by write-to-temporary and rename.
 
 weights.parquet has a line for each training sample: index (in the source), given_label, true_label, weight; and where the
-transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests, and
-wrong_label_score, how likely the given label is wrong, in [0, 1]; prediction, what the net takes it for; and of data of one's
-own identity, what the sample is called there. Records from before a column existed lack it.
+transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests; where it is noise-aware
+wrong_label_score, the probability that the given label is wrong; prediction, what the net takes it for; and of data of one's
+own identity, what the sample is called there. Records from before a column existed lack it, and early ones have a
+wrong_label_score of other plans, which is no probability.
 """
 
 import hashlib

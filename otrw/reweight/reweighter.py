@@ -244,11 +244,11 @@ class OTReweighter:
         return float(1 - self.class_share @ self.transition.diagonal())
 
     def wrong_label_scores(self, labels: Tensor) -> Tensor | None:
-        """(N,) how likely each given label is wrong, in [0, 1]: 1 - the plan's share of it; None without a plan of labels.
+        """(N,) estimated probability that each given label is wrong, 1 - q_n(y_n); None without a "noise_aware" fit.
 
-        Of "noise_aware" it is the estimated probability. Of the others it depends on epsilon and mixing: it ranks.
+        The other plans have the given label in their cost and repeat it: there the weight within its class ranks better.
         """
-        if self.label_targets is None:
+        if self.label_targets is None or self.config.weights != "noise_aware":
             return None
         labels = labels.to(self.device)
         return 1 - self.label_targets.gather(1, labels[:, None]).squeeze(1)

@@ -230,7 +230,7 @@ class Weighting:
         return self.reweighter.label_targets.argmax(1)
 
     def wrong_label_scores(self) -> Tensor | None:
-        """(N,) how likely each given label is wrong by the transport plan; None where no labels are transported."""
+        """(N,) probability that each given label is wrong; None without a noise-aware plan."""
         return None if self.reweighter is None else self.reweighter.wrong_label_scores(self.data.train.labels)
 
     def movement(self) -> dict:

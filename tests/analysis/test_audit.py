@@ -5,7 +5,7 @@ import pytest
 from made_records import write_record
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from otrw.analysis.audit import as_columns, auroc, average_precision, few_shot, found, make_audit
+from otrw.analysis.audit import as_columns, auroc, average_precision, few_shot, found, headline, make_audit
 from otrw.analysis.report.audit_page import audit_page
 from otrw.errors import UserError
 from otrw.records import ledger
@@ -37,6 +37,9 @@ def test_the_most_suspicious_comes_first_with_the_plans_suggestion_or_else_the_n
     assert audit.suggested.tolist() == [0, 1, 1, 0, 0, 1]
     assert audit.identity.tolist() == ["4", "5", "2", "1", "0", "3"]
     assert audit.flagged.tolist() == [True, True, True, False, False, False]
+    assert audit.estimated_num_wrong == pytest.approx(2.6)  # the sum of probabilities, which need not be the number flagged
+    assert headline(audit).startswith("3 of 6 training labels are probably wrong; by the plan's probabilities about 3 are")
+    assert "wrong_label_score" in as_columns(audit)
 
 
 def test_precision_and_recall_are_those_of_the_flagged_over_all_and_over_rare_classes(tmp_path):
@@ -60,6 +63,9 @@ def test_where_no_noise_aware_plan_scores_the_weight_within_the_class_orders(tmp
     assert audit.row.tolist() == np.argsort(relative).tolist()
     assert audit.score == pytest.approx(np.sort(1 / (1 + relative))[::-1])
     assert (audit.suggested == audit.given).all()
+    assert audit.estimated_num_wrong is None
+    assert "weigh less than a quarter" in headline(audit)
+    assert as_columns(audit).keys() & {"wrong_label_score", "low_weight_score"} == {"low_weight_score"}
 
 
 def test_what_is_not_known_to_be_right_is_not_evaluated_nor_written(tmp_path):

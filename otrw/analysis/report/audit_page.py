@@ -5,15 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from otrw.analysis.audit import Audit, Found, few_shot, found
+from otrw.analysis.audit import Audit, Found, few_shot, found, headline
 from otrw.analysis.report.style import STYLE
 from otrw.records.ledger import Record
 
-OF_PLAN = "The score is the transport plan's probability that the given label is wrong."
+OF_PLAN = "The score is the noise-aware plan's probability that the given label is wrong."
 OF_WEIGHT = (
     "The plan of this variant has the given label in its cost, so the score comes from the weights: 1 / (1 + weight / mean "
-    "weight of the class). "
-    "It orders the samples of one class; it is no probability."
+    "weight of the class). It orders the samples of one class and is no probability; variant ot_noise_aware_meta has one."
 )
 
 
@@ -28,11 +27,9 @@ def audit_page(audit: Audit, record: Record, picture: Callable[[int], str] | Non
         files: where the whole list is, for the reader.
     """
     title = f"Labels to check: {record.path.parent.name}, {record.path.name}"
-    flagged = audit.flagged
     meaning = OF_PLAN if audit.by_plan else OF_WEIGHT
     body = [
-        f"<p>{int(flagged.sum())} of {len(flagged)} training labels are probably wrong. {meaning} "
-        f"The whole list, worst first: {html.escape(files)}.</p>",
+        f"<p>{headline(audit)} {meaning} The whole list, worst first: {html.escape(files)}.</p>",
         _figures(audit, record),
         '<nav aria-label="classes">'
         + "".join(f'<a href="#class{label}">{html.escape(audit.class_names[label])}</a>' for label in np.unique(audit.given))
@@ -75,9 +72,10 @@ def _class(audit: Audit, label: int, picture: Callable[[int], str] | None, top: 
     members = np.flatnonzero(audit.given == label)  # the worst first, as the whole list
     name = html.escape(audit.class_names[label])
     number = int(audit.flagged[members].sum())
+    stand_out = "probably wrong" if audit.by_plan else "of low weight"
     figures = "".join(_sample(audit, place, picture) for place in members[:top])
     return (
-        f'<section class="class" id="class{label}"><h2>{name} <small>{number} of {len(members)} probably wrong</small></h2>'
+        f'<section class="class" id="class{label}"><h2>{name} <small>{number} of {len(members)} {stand_out}</small></h2>'
         f'<div class="worst">{figures}</div></section>'
     )
 
