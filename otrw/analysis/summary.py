@@ -67,8 +67,8 @@ def print_result(
 def verdict(seeds: Sequence[Results]) -> list[str]:
     """What the errors can tell apart, in sentences with their numbers.
 
-    One seed: by the binomial standard error of an error rate p over n test images, sqrt(p (1 - p) / n). Two independent
-    rates differ by less than 1.96 sqrt(2) of it in 95 of 100 repetitions; on the same images by less still, but the
+    One seed: by the standard error of an error rate over n test samples (`standard_error`). Two independent rates differ
+    by less than 1.96 sqrt(2) of it in 95 of 100 repetitions; on the same samples by less still, but the
     spread over seeds is not in it. Several seeds: the paired difference to the control with its 95 % interval.
 
     Args:
@@ -89,20 +89,25 @@ def is_oracle(variant: str) -> bool:
 
 
 def standard_error(error: float, num_samples: int) -> float:
-    """Binomial standard error of an error rate; both in percent."""
-    share = error / 100
-    return 100 * math.sqrt(share * (1 - share) / num_samples)
+    """Standard error of an error rate; both in percent.
+
+    sqrt(p (1 - p) / (n + z^2)) at p = (errors + z^2 / 2) / (n + z^2), that of the Agresti-Coull interval (The American
+    Statistician 1998), which is not 0 where a small test set shows no error.
+    """
+    added = NORMAL_QUANTILE**2
+    share = (error / 100 * num_samples + added / 2) / (num_samples + added)
+    return 100 * math.sqrt(share * (1 - share) / (num_samples + added))
 
 
 def _one_seed(results: Results, competing: Sequence[str]) -> list[str]:
     best = min(competing, key=lambda variant: results[variant]["test"]["error"])
     error = results[best]["test"]["error"]
-    num_images = sum(map(sum, results[best]["confusion"]))
-    own = standard_error(error, num_images)
+    num_samples = sum(map(sum, results[best]["confusion"]))
+    own = standard_error(error, num_samples)
     noise = NORMAL_QUANTILE * math.sqrt(2) * own
     equal = [variant for variant in competing if variant != best and results[variant]["test"]["error"] - error <= noise]
     lines = [
-        f"One seed, {num_images} test images: variants within {noise:.1f} points of each other are equal",
+        f"One seed, {num_samples} test samples: variants within {noise:.1f} points of each other are equal",
         f"(the best has {error:.1f} with a standard error of {own:.1f}).",
     ]
     if equal:
@@ -161,7 +166,7 @@ def _class_tables(seeds: Sequence[Results]) -> list[Table]:
     for start in range(0, len(variants), VARIANTS_A_TABLE):
         table = _plain_table("Test error by class in %" + (", mean over seeds" if len(seeds) > 1 else ""))
         table.add_column("class", overflow="fold", max_width=14)
-        table.add_column("images", justify="right", overflow="fold")
+        table.add_column("samples", justify="right", overflow="fold")
         shown = variants[start : start + VARIANTS_A_TABLE]
         for variant in shown:
             table.add_column(variant.replace("_", " "), justify="right", overflow="fold", max_width=8)

@@ -85,13 +85,13 @@ def refuse_copies(name: str, train: np.ndarray, test: np.ndarray) -> None:
         test: (M,) hashes of the test images.
     """
     for part, count, size in (
-        ("training images come more than once", num_copies(train), len(train)),
-        ("test images come more than once", num_copies(test), len(test)),
-        ("test images are training images too", int(np.isin(test, train).sum()), len(test)),
+        ("training samples come more than once", num_copies(train), len(train)),
+        ("test samples come more than once", num_copies(test), len(test)),
+        ("test samples are training samples too", int(np.isin(test, train).sum()), len(test)),
     ):
         if count > MOST_COPIES * size:
             raise UserError(
-                f"{name} must hold different images, but {count} of {size} {part}; is a file there twice under two names?"
+                f"{name} must hold different samples, but {count} of {size} {part}; is a file there twice under two names?"
             )
 
 

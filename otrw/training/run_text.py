@@ -39,9 +39,9 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
         f"Run `{folder.parent.name}`, variant `{folder.name}`, preset `{config.run.preset or 'none'}`, "
         f"{result['seconds']:.0f} s.",
         "",
-        f"- data: {result['dataset']}, {sum(given)} training images in {len(sizes)} classes of {max(sizes)} down to "
+        f"- data: {result['dataset']}, {sum(given)} training samples in {len(sizes)} classes of {max(sizes)} down to "
         f"{min(sizes)} (imbalance {result['imbalance_factor']:g}){noise}; {meta}; "
-        f"{num_test} test images; split `{result['split_hash']}`",
+        f"{num_test} test samples; split `{result['split_hash']}`",
         f"- net: {model['name']}, width {model['width_multiplier']:g}, {model['num_parameters']:,} parameters",
         f"- stage 1: {config.stage1.epochs} epochs, {config.stage1.loss.name}",
     ]
@@ -55,7 +55,7 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
     weights = result.get("weights", {})
     if weights.get("wrong_label_mass") is not None:
         lines.append(f"- wrong labels hold {100 * weights['wrong_label_mass']:.1f} % of the weight")
-    lines += ["", f"| test set, last epoch | % of {num_test} images |", "| --- | ---: |"]
+    lines += ["", f"| test set, last epoch | % of {num_test} samples |", "| --- | ---: |"]
     figures = result["test"]
     lines += [f"| {title} | {figures[key]:.1f} |" for key, title in FIGURES.items() if figures.get(key) is not None]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from otrw.analysis.summary import print_result, standard_error, verdict
@@ -75,7 +76,7 @@ def test_the_class_table_comes_on_request_alone_and_keeps_its_headers():
         text = printed(seeds, show_classes=True)
         assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
         assert text.count("class9") == math.ceil(len(variants) / 6)
-        assert "images" in text
+        assert "samples" in text
         assert "balanced" in text
         assert "\u2026" not in text
 
@@ -96,8 +97,8 @@ def test_the_oracle_is_never_bold_and_the_best_other_is():
 
 def test_one_seed_says_which_variants_the_test_set_does_not_tell_apart():
     text = "\n".join(verdict([ONE]))
-    own = 100 * math.sqrt(0.063 * 0.937 / 600)
-    assert "One seed, 600 test images" in text
+    own = standard_error(6.3, 600)
+    assert "One seed, 600 test samples" in text
     assert f"within {1.96 * math.sqrt(2) * own:.1f} points" in text
     assert f"standard error of {own:.1f}" in text
     equal = text.split("not told apart from:")[1]
@@ -137,9 +138,12 @@ def test_nothing_to_compare_says_nothing_of_differences(variants):
     assert TITLES[variants[0]] in printed(seeds)
 
 
-def test_standard_error_is_the_binomials():
-    assert standard_error(50, 100) == pytest.approx(5)
-    assert standard_error(0, 100) == 0
+def test_standard_error_is_the_binomials_and_a_few_samples_without_error_prove_little():
+    assert standard_error(50, 100) == pytest.approx(5, rel=0.02)
+    assert standard_error(6.3, 600) == pytest.approx(100 * math.sqrt(0.063 * 0.937 / 600), rel=0.02)
+    low, high = scipy.stats.binomtest(0, 20).proportion_ci(method="wilson")
+    half = 100 * (high - low) / 2
+    assert half < 1.96 * standard_error(0, 20) < 1.5 * half  # a little wider than Wilson's interval, around the same middle
 
 
 def test_where_it_is_and_what_next():

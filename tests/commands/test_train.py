@@ -202,4 +202,4 @@ def test_the_table_is_printed_where_a_console_is(trained):
     console = Console(file=written, width=80)
     results = {record.path.name: record.result for record in ledger.find_records([folder / "runs" / "few-seed0"])}
     train.print_result(console, [(folder / "runs" / "few-seed0", results)])
-    assert "One seed, 602 test images" in written.getvalue()
+    assert "One seed, 602 test samples" in written.getvalue()

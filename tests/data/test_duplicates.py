@@ -45,9 +45,9 @@ def test_files_are_compared_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("train", "test", "part"),
     [
-        (np.r_[np.arange(980), np.arange(20)], np.arange(2000, 2100), "20 of 1000 training images come more than once"),
-        (np.arange(1000), np.r_[np.arange(2000, 2090), [2000] * 10], "10 of 100 test images come more than once"),
-        (np.arange(1000), np.r_[np.arange(2000, 2095), np.arange(5)], "5 of 100 test images are training images too"),
+        (np.r_[np.arange(980), np.arange(20)], np.arange(2000, 2100), "20 of 1000 training samples come more than once"),
+        (np.arange(1000), np.r_[np.arange(2000, 2090), [2000] * 10], "10 of 100 test samples come more than once"),
+        (np.arange(1000), np.r_[np.arange(2000, 2095), np.arange(5)], "5 of 100 test samples are training samples too"),
     ],
 )
 def test_many_copies_are_refused(train, test, part):

@@ -96,7 +96,7 @@ def _summary(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> st
     ]
     if 10 not in unused:
         notes.append(
-            "Wrong-label mass: share of all weight on wrongly labelled images, in percent; AUROC: how well low weights "
+            "Wrong-label mass: share of all weight on wrongly labelled samples, in percent; AUROC: how well low weights "
             "find them inside a class."
         )
     differing = {line for experiment in experiments for line in experiment.differences}
@@ -134,7 +134,7 @@ def _classes(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> st
     for number, name in enumerate(classes):
         cells = [_bar(experiment.record.result["test"]["class_error"][number], experiment) for experiment in experiments]
         rows.append([html.escape(str(name)), _number(sizes[number], 0), *cells])
-    table = _table(["class", "training images", *(names[experiment.record.path] for experiment in experiments)], rows)
+    table = _table(["class", "training samples", *(names[experiment.record.path] for experiment in experiments)], rows)
     content = f'<p class="note">Test error in percent.</p>{table}'
     return (
         content
