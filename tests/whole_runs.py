@@ -9,13 +9,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from otrw.commands.exit import exit_with_message
 from otrw.commands.train import main
+from otrw.config.command_line import parse_config
+from otrw.errors import UserInterrupt
 from otrw.records import ledger
+from otrw.training.run import run
+from otrw.training.stop import StopRequest
 
 TINY = [
     "--data.num_meta_per_class=4",
@@ -30,28 +35,66 @@ TINY = [
 ]
 
 
+class StopAfter(StopRequest):
+    """As if a signal came before the given look."""
+
+    def __init__(self, num_looks):
+        super().__init__()
+        self.looks_left = num_looks
+
+    def is_asked(self, num_steps, device):
+        self.looks_left -= 1
+        if self.looks_left == 0:
+            self.signal = signal.SIGTERM
+        return super().is_asked(num_steps, device)
+
+
+def stopped_and_resumed(config, looks):
+    """Run, as if signals came after so many looks each, and go on each time; returns how often it was stopped."""
+    folder = Path(config.run.directory) / config.run.name
+    num_parts = 0
+    for num_looks in (*looks, 10**9):
+        try:
+            run(config, stop=StopAfter(num_looks))
+            break
+        except UserInterrupt as interrupt:
+            num_parts += interrupt.signal == signal.SIGTERM
+            config = parse_config([f"--run.resume={folder}"])
+    return num_parts
+
+
 def without_time(result):
     """A result without what knows the time and the folder."""
     return {key: value for key, value in result.items() if key not in ("seconds", "files", "checksum")}
 
 
 def assert_same_run(left, right):
-    """The same variants, and in each the same bits of the net, the same lines, the same result, the same weights."""
+    """The same variants, and each the same."""
     variants = sorted(path.parent.name for path in Path(right).glob("*/result.json"))
     assert variants == sorted(path.parent.name for path in Path(left).glob("*/result.json"))
     assert variants
     for variant in variants:
-        ours, theirs = Path(left) / variant, Path(right) / variant
-        nets = [load_file(folder / "model.safetensors") for folder in (ours, theirs)]
-        for name, value in nets[1].items():
-            assert torch.equal(nets[0][name], value), (variant, name)
-        assert ledger.read_lines(ours / "metrics.jsonl") == ledger.read_lines(theirs / "metrics.jsonl")
-        results = [without_time(json.loads((folder / "result.json").read_text())) for folder in (ours, theirs)]
-        assert results[0] == results[1]
-        columns = [ledger.read_columns(folder / "weights.parquet") for folder in (ours, theirs)]
-        if columns[1] is not None:
-            for name, value in columns[1].items():
-                assert (columns[0][name] == value).all(), name
+        assert_same_variant(Path(left) / variant, Path(right) / variant)
+
+
+def assert_same_variant(left, right):
+    """The same bits of the net, the same lines, the same result, the same weights and predictions."""
+    assert_same_net(left, right)
+    assert ledger.read_lines(left / "metrics.jsonl") == ledger.read_lines(right / "metrics.jsonl")
+    results = [without_time(ledger.read_record(folder).result) for folder in (left, right)]
+    assert results[0] == results[1]
+    for name in ("weights.parquet", "predictions.parquet"):
+        assert (left / name).exists() == (right / name).exists()
+        if (right / name).exists():
+            assert pyarrow.parquet.read_table(left / name) == pyarrow.parquet.read_table(right / name), (right, name)
+
+
+def assert_same_net(left, right):
+    """The same bits of the nets in two variants' folders."""
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (left, right))
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), (right, name)
 
 
 def assert_nothing_half_written(folder):

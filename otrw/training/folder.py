@@ -99,6 +99,7 @@ def open_variant(
             tensorboard=config.run.tensorboard,
             kept_lines=state["num_lines"] if state else 0,
             lines=state.get("lines") if state else None,
+            seconds=state.get("seconds", 0.0) if state else 0.0,
             report=report,
             searched=searched,
         )

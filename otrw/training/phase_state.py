@@ -55,6 +55,7 @@ def save_phase(session: Session, phase: Phase, training: Training, so_far: Epoch
         "step": step,
         "num_lines": session.journal.num_lines,
         "lines": session.journal.lines(),
+        "seconds": session.journal.seconds(),
         "module": phase.module.state_dict(),
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),

@@ -22,7 +22,7 @@ from otrw.training.stages import image_views
 from otrw.training.weighting import Weighting
 
 
-def make_result(session: Session, net: Net, weighting: Weighting | None, seconds: float) -> dict:
+def make_result(session: Session, net: Net, weighting: Weighting | None) -> dict:
     """Evaluate for the record, and on the main process write it; result.json comes last, it means "done"."""
     config, data, folder = session.config, session.data, session.journal.folder
     views = image_views(session)
@@ -51,7 +51,7 @@ def make_result(session: Session, net: Net, weighting: Weighting | None, seconds
         "split_hash": data.split_hash,
         **({} if data.facts is None else {"data": _facts(data)}),
         "copies": str(data.copies),
-        "seconds": round(seconds, 1),
+        "seconds": round(session.journal.seconds(), 1),
     }
     if not torch.equal(data.test.subclasses, data.test.labels):
         result["subclass_error"] = group_error(correct, data.test.subclasses)

@@ -1,7 +1,6 @@
 """`run`: a whole run, stage 1 once and every variant of stage 2 on top of it."""
 
 import copy
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -120,7 +119,6 @@ def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Ne
 def _train_variant(session: Session, stage1_net: Net) -> dict:
     """Train one variant from where it stopped, write its record, return its result."""
     config, folder = session.config, session.journal.folder
-    started = time.monotonic()
     state = checkpoints.load_latest(folder / "checkpoints", session.progress.say)
     variant = config.variants[0]
     weighting: Weighting | None = None
@@ -130,7 +128,7 @@ def _train_variant(session: Session, stage1_net: Net) -> dict:
             stage1(session, net, state)
     else:
         net, weighting = stage2(session, copy.deepcopy(stage1_net), state)
-    result = make_result(session, net, weighting, time.monotonic() - started)
+    result = make_result(session, net, weighting)
     return distributed.on_main(lambda: result)
 
 

@@ -4,6 +4,7 @@ The only importer of SummaryWriter. On every process but the main one a journal 
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Journal:
         tensorboard: bool,
         kept_lines: int = 0,
         lines: str | None = None,
+        seconds: float = 0.0,
         report: Callable[[dict], None] | None = None,
         searched: Mapping[str, object] | None = None,
     ) -> None:
@@ -54,6 +56,7 @@ class Journal:
             tensorboard: whether there are TensorBoard logs.
             kept_lines: epochs that a checkpoint has; what stands behind them in metrics.jsonl is dropped.
             lines: those of the checkpoint, which count where the file has others; None in checkpoints of earlier versions.
+            seconds: that the training had taken at the checkpoint.
             report: told every line.
             searched: what a search chose.
         """
@@ -63,6 +66,7 @@ class Journal:
         self.report = report
         self.searched = searched
         self._writer = None
+        self._started = time.monotonic() - seconds
         if not is_main:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +98,10 @@ class Journal:
             if self._writer:
                 self._writer.flush()  # a search may stop this process as soon as it has the report
             self.report(line)
+
+    def seconds(self) -> float:
+        """That the variant has taken in all its parts; what was done behind a checkpoint and is done again counts once."""
+        return time.monotonic() - self._started
 
     def lines(self) -> str:
         """What metrics.jsonl holds, for a checkpoint; empty on other processes than the main one."""

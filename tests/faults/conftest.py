@@ -1,38 +1,30 @@
 """Counts what the fault tests tried and what held, and prints it as a table."""
 
-from collections import defaultdict
+from collections import Counter
 
 import pytest
-
-TALLY = pytest.StashKey[dict]()
-
-
-def pytest_configure(config):
-    config.stash[TALLY] = defaultdict(lambda: [0, 0])
 
 
 @pytest.fixture
 def tally(request):
     """tally(fault, promise) before a trial; what it returns is called once the promise was seen to hold."""
-    counts = request.config.stash[TALLY]
+    seen = request.node.user_properties  # part of the test's report, so it comes back from a worker of pytest-xdist
 
     def begin(fault, promise):
-        counts[fault, promise][0] += 1
-
-        def held():
-            counts[fault, promise][1] += 1
-
-        return held
+        seen.append(("tried", [fault, promise]))
+        return lambda: seen.append(("held", [fault, promise]))
 
     return begin
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    counts = config.stash.get(TALLY, {})
-    if not counts:
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for outcome in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(outcome, [])]
+    seen = Counter((word, *fault) for report in reports if report.when == "call" for word, fault in report.user_properties)
+    faults = sorted({(fault, promise) for _, fault, promise in seen})
+    if not faults:
         return
     rows = [("fault", "what is promised", "tried", "held")]
-    rows += [(fault, promise, str(tried), str(held)) for (fault, promise), (tried, held) in sorted(counts.items())]
+    rows += [(*pair, str(seen["tried", *pair]), str(seen["held", *pair])) for pair in faults]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     terminalreporter.section("faults")
     for row in rows:

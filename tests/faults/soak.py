@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from whole_runs import assert_nothing_half_written, assert_same_run  # noqa: E402
 
-SETTINGS = ["--stage1.epochs=12", "--stage2.epochs=12", "--variants=[ot_labels_meta]"]
+SETTINGS = ["--stage1.epochs=8", "--stage2.epochs=8", "--variants=[ot_labels_meta]"]
 SETTINGS += ["--run.checkpoint_every_steps=3", "--run.cpu=true", "--run.tensorboard=false"]
 
 START_SECONDS, EARLY_SHARE = 60.0, 0.15
@@ -55,10 +55,15 @@ def progress(folder: Path) -> set[str]:
     return {str(path) for pattern in ("*/*/checkpoints/*/COMPLETE", "*/*/result.json") for path in folder.glob(pattern)}
 
 
-def disturbed(folder: Path, seed: int, draw: random.Random, most_seconds: float, kills: Counter) -> None:
-    """Train a grid to its end under kills."""
+def disturbed(folder: Path, seed: int, draw: random.Random, most_kills: int, most_seconds: float, kills: Counter) -> None:
+    """Train a grid to its end under at most so many kills."""
+    last = kills.total() + most_kills
     for attempt in range(1000):
         grid = start(folder, seed)
+        if kills.total() >= last:
+            if grid.wait() == 0:
+                return
+            sys.exit(folder.with_suffix(".log").read_text())
         before, end = progress(folder), time.monotonic() + START_SECONDS * (1.0 + attempt / 20)
         if draw.random() < EARLY_SHARE:
             end = time.monotonic() + draw.uniform(0, START_SECONDS / 4)
@@ -67,7 +72,7 @@ def disturbed(folder: Path, seed: int, draw: random.Random, most_seconds: float,
         try:
             if grid.wait(draw.uniform(0, most_seconds)) == 0:
                 return
-            continue
+            sys.exit(folder.with_suffix(".log").read_text())  # nobody had killed it
         except subprocess.TimeoutExpired:
             pass
         runs = children(grid.pid)
@@ -94,7 +99,8 @@ def main() -> None:
     """Soak, say what was done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="no grid is begun after this (default: 60)")
-    parser.add_argument("--most-seconds", type=float, default=5.0, help="longest time from progress to a kill (default: 5)")
+    parser.add_argument("--most-seconds", type=float, default=0.5, help="longest time from progress to a kill (default: 0.5)")
+    parser.add_argument("--most-kills", type=int, default=40, help="in one grid, which is then left alone (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the kills, and of the first grid (default: 0)")
     options = parser.parse_args()
     draw, kills, num_grids, started = random.Random(options.seed), Counter(), 0, time.monotonic()
@@ -102,7 +108,7 @@ def main() -> None:
         while time.monotonic() - started < 60 * options.minutes:
             seed = options.seed + num_grids
             cut, whole = Path(folder) / f"cut-{seed}", Path(folder) / f"whole-{seed}"
-            disturbed(cut, seed, draw, options.most_seconds, kills)
+            disturbed(cut, seed, draw, options.most_kills, options.most_seconds, kills)
             if start(whole, seed).wait() != 0:
                 sys.exit((whole.with_suffix(".log")).read_text())
             runs = sorted(path.name for path in whole.iterdir() if (path / "config.yaml").exists())

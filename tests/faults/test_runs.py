@@ -10,12 +10,11 @@ import subprocess
 import time
 
 import pytest
-from whole_runs import TINY, Training, assert_nothing_half_written, assert_same_run
+from whole_runs import TINY, StopAfter, Training, assert_nothing_half_written, assert_same_run
 
 from otrw.config.command_line import parse_config
 from otrw.errors import RunEndedError, UserError, UserInterrupt
 from otrw.training.run import run
-from otrw.training.stop import StopRequest
 
 pytestmark = pytest.mark.timeout(900)
 SAME_BITS = "goes on, and ends with the same bits"
@@ -235,20 +234,6 @@ def test_read_only_disk(undisturbed, tmp_path, tally):
         held()
 
 
-class StopAfter(StopRequest):
-    """As if a signal came before the given look."""
-
-    def __init__(self, num_looks):
-        super().__init__()
-        self.looks_left = num_looks
-
-    def is_asked(self, num_steps, device):
-        self.looks_left -= 1
-        if self.looks_left == 0:
-            self.signal = signal.SIGTERM
-        return super().is_asked(num_steps, device)
-
-
 @pytest.fixture(scope="module")
 def half_done(tmp_path_factory):
     """A run whose stage 1 is finished, and which was stopped inside an epoch of stage 2."""
@@ -294,9 +279,9 @@ def files_of(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@several(5, 300)
-def test_damage_to_any_file_of_a_run(undisturbed, half_done, tmp_path, tally, num_trials):
-    draw = random.Random(num_trials)
+@pytest.mark.parametrize(("seed", "num_trials"), [(0, 5), *(pytest.param(k, 60, marks=pytest.mark.slow) for k in range(1, 6))])
+def test_damage_to_any_file_of_a_run(undisturbed, half_done, tmp_path, tally, seed, num_trials):
+    draw = random.Random(seed)
     names = files_of(half_done)
     assert len(names) >= 12
     expected = undisturbed(1)

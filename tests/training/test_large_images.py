@@ -1,8 +1,6 @@
 """Runs on images that stay in their files end as if nothing had been special: for any workers, stops and processes."""
 
-import json
 import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +9,14 @@ import torch
 from PIL import Image
 from processes import run_distributed
 from safetensors.torch import load_file
+from whole_runs import assert_same_run, stopped_and_resumed
 
 from otrw.config.command_line import parse_config
 from otrw.data.datasets import make_datasets
 from otrw.data.files import ImageFiles
 from otrw.data.loader import Loader
-from otrw.errors import UserError, UserInterrupt
-from otrw.records import ledger
+from otrw.errors import UserError
 from otrw.training.run import run
-from otrw.training.stop import StopRequest
 
 SIZES = {"train": (18, 12, 7), "trusted": (2, 2, 2), "validation": (2, 2, 2), "test": (4, 4, 4)}
 SHORT = [
@@ -61,55 +58,13 @@ def root(tmp_path_factory):
     return folder
 
 
-class StopAfter(StopRequest):
-    """As if a signal came before the given look."""
-
-    def __init__(self, num_looks):
-        super().__init__()
-        self.looks_left = num_looks
-
-    def is_asked(self, num_steps, device):
-        self.looks_left -= 1
-        if self.looks_left == 0:
-            self.signal = signal.SIGTERM
-        return super().is_asked(num_steps, device)
-
-
 def config_of(root, folder, name, *arguments):
     return parse_config([*SHORT, f"--data.root={root}", f"--run.directory={folder}", f"--run.name={name}", *arguments])
 
 
-def assert_same_run(left, right):
-    variants = [path.parent.name for path in right.glob("*/result.json")]
-    assert variants
-    for variant in variants:
-        ours, theirs = load_file(left / variant / "model.safetensors"), load_file(right / variant / "model.safetensors")
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), variant
-        assert ledger.read_lines(left / variant / "metrics.jsonl") == ledger.read_lines(right / variant / "metrics.jsonl")
-        results = [json.loads((folder / variant / "result.json").read_text()) for folder in (left, right)]
-        for result in results:
-            for key in ("seconds", "files", "checksum"):  # they know the time and the folder
-                result.pop(key, None)
-        assert results[0] == results[1]
-
-
-def stopped_and_resumed(config, folder, looks):
-    """Run, as if signals came, and go on each time; returns how often it was stopped."""
-    num_parts = 0
-    for num_looks in (*looks, 10**9):
-        try:
-            run(config, stop=StopAfter(num_looks))
-            break
-        except UserInterrupt:
-            num_parts += 1
-            config = parse_config([f"--run.resume={folder}"])
-    return num_parts
-
-
 def test_a_run_that_is_stopped_inside_epochs_and_decodes_in_workers_is_the_whole_run(root, tmp_path):
     run(config_of(root, tmp_path, "whole"))
-    parts = stopped_and_resumed(config_of(root, tmp_path, "cut", "--data.workers=1"), tmp_path / "cut", (3, 8))
-    assert parts == 2
+    assert stopped_and_resumed(config_of(root, tmp_path, "cut", "--data.workers=1"), (3, 8)) == 2
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
@@ -152,7 +107,7 @@ def test_a_net_without_a_size_of_its_own_needs_one_for_images_in_files(root):
 def test_a_net_with_dropout_goes_on_inside_an_epoch(root, tmp_path):
     net = ["--model.name=torchvision/mobilenet_v3_small", "--model.width_multiplier=1", "--data.image_size=32"]
     run(config_of(root, tmp_path, "whole", *net))
-    assert stopped_and_resumed(config_of(root, tmp_path, "cut", *net), tmp_path / "cut", (3, 8)) == 2
+    assert stopped_and_resumed(config_of(root, tmp_path, "cut", *net), (3, 8)) == 2
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from processes import run_distributed
-from whole_runs import assert_same_run
+from whole_runs import StopAfter, assert_same_run, stopped_and_resumed
 
 from otrw.config.command_line import parse_config
 from otrw.errors import UserInterrupt
@@ -48,20 +48,6 @@ WAYS = {
 QUICK = ("sampling, moving weights", "batch scope, moving net")
 
 
-class StopAfter(StopRequest):
-    """As if a signal came before the given look."""
-
-    def __init__(self, num_looks):
-        super().__init__()
-        self.looks_left = num_looks
-
-    def is_asked(self, num_steps, device):
-        self.looks_left -= 1
-        if self.looks_left == 0:
-            self.signal = signal.SIGTERM
-        return super().is_asked(num_steps, device)
-
-
 def config_of(folder, name, *arguments):
     return parse_config([*TINY, f"--run.directory={folder}", f"--run.name={name}", *arguments])
 
@@ -69,16 +55,8 @@ def config_of(folder, name, *arguments):
 @pytest.mark.parametrize("way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
 def test_every_way_of_training_goes_on_inside_an_epoch(tmp_path, way):
     run(config_of(tmp_path, "whole", *WAYS[way]))
-    config = config_of(tmp_path, "cut", *WAYS[way])
-    num_parts = 0
-    for num_looks in (3, 9, 5, 7, 10**9):  # there are 7 steps, and so many looks, in each epoch
-        try:
-            run(config, stop=StopAfter(num_looks))
-            break
-        except UserInterrupt as interrupt:
-            num_parts += interrupt.signal == signal.SIGTERM
-            config = parse_config([f"--run.resume={tmp_path / 'cut'}"])
-    assert num_parts == 4
+    looks = (3, 9, 5, 7)  # there are 7 steps, and so many looks, in each epoch
+    assert stopped_and_resumed(config_of(tmp_path, "cut", *WAYS[way]), looks) == 4
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
@@ -182,7 +160,7 @@ def test_processes_notice_that_their_launcher_was_killed(tmp_path):
 def test_the_loss_scale_of_half_precision_is_part_of_a_checkpoint(tmp_path):
     def session(scale):
         accelerator = SimpleNamespace(scaler=torch.amp.GradScaler("cpu", init_scale=scale), device=torch.device("cpu"))
-        journal = SimpleNamespace(folder=tmp_path, num_lines=0, lines=lambda: "")
+        journal = SimpleNamespace(folder=tmp_path, num_lines=0, lines=str, seconds=float)
         config = SimpleNamespace(run=SimpleNamespace(keep_checkpoints=1))
         return SimpleNamespace(accelerator=accelerator, journal=journal, config=config)
 
