@@ -66,7 +66,7 @@ def finish(folder, num_processes=1):
 
 
 @pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-@several(1, 20)
+@several(1, 8)
 def test_killed_at_random_moments(undisturbed, tmp_path, tally, num_processes, num_trials):
     draw = random.Random(num_trials)
     held = [tally(f"kill -9, {num_processes} process(es)", SAME_BITS) for _ in range(num_trials)]
