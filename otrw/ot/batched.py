@@ -5,22 +5,30 @@ domain at every sweep, with the exact Hessian. Where there are fewer samples tha
 first: the Hessian has the size of the smaller side, and the last elimination does not increase the error.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from otrw.ot.curvature import FIRST_DAMPING, LEAST_DAMPING, TINY_MASS
+from otrw.ot.curvature import LEAST_DAMPING, TINY_MASS
 from otrw.ot.sinkhorn import SinkhornResult
 
 EPSILON_FACTOR = 2.0
 START_DEPTH = 5.0
 REACHED = 1.0
 LONG = 4.0
-MOST_DAMPING = 10.0
-LEAST_DECREASE = 0.1
-LEAST_INCREASE = 1e-7
+MAX_NEWTON_SWEEPS = 60
+MAX_REFUSED_STEPS = 6
+SUFFICIENT_DECREASE = 0.1
 """As in `otrw.ot.newton`."""
-MAX_SCALING_STEPS = 8
+MAX_SCALING_SWEEPS = 8
 """At an epsilon of the scaling."""
+OVERSHOT = 0.5
+"""Share of a step's first slope by which its last one may be negative."""
+SHORTENED = (0.1, 0.7)
+"""Least and most of its length that a refused step keeps."""
+STARVED = 3.0
+"""log(a / P 1) from which on Sinkhorn's step is taken, as Newton's model does not reach that far."""
 
 
 def newton_batched(
@@ -33,10 +41,12 @@ def newton_batched(
     tolerance: float = 1e-4,
     initial_f: Tensor | None = None,
 ) -> SinkhornResult:
-    """B problems on one process, each with its own stopping: one that is done is taken out of the batch.
+    """B problems on one process; those that are done are taken out once they are half of the batch.
 
-    A step is accepted where it lowers the marginal error by a tenth or raises F; where it does neither, the problem gets a
-    larger Levenberg term and the Sinkhorn step instead, by which the error does not grow. Each step is one sweep.
+    A Newton step is accepted where it lowers the marginal error by a tenth or ends before F's slope along it has turned far:
+    F is concave, so that its slope falls along a step. Else it is shortened to where the slope would be 0 if it fell evenly
+    (regula falsi). Sinkhorn's step is taken where an atom starves, after `MAX_REFUSED_STEPS` in a row, and from
+    `MAX_NEWTON_SWEEPS` on, from the best potential so far. Each step is one sweep; the potential of least error is returned.
 
     Args:
         cost: (B, K, n).
@@ -59,30 +69,26 @@ def newton_batched(
     log_a = log_a.expand(*log_b.shape[:-1], -1)
     if log_b.shape[-1] < log_a.shape[-1] and initial_f is None:
         g, num_sweeps = _solve(cost.mT, log_b, log_a, epsilon, max_iterations - 1, tolerance, None)
-        initial_f = epsilon * log_a - epsilon * _soft(cost.mT, log_b, g, epsilon)[1]
+        initial_f = epsilon * (log_a - _log_sum(cost.mT, log_b, g, epsilon))
     else:
         num_sweeps = 0
     f, more_sweeps = _solve(cost, log_a, log_b, epsilon, max_iterations - num_sweeps, tolerance, initial_f)
     f = f.to(log_b.dtype).masked_fill(log_a == -torch.inf, -torch.inf)
-    plan, log_sum = _soft(cost, log_a, f, epsilon)
-    error = (_mass(plan, log_b) - log_a.double().exp()).abs().sum(-1).to(log_b.dtype)
-    g = epsilon * (log_b - log_sum)
+    plan = _columns(cost, f, epsilon) * log_b.exp()[:, None]
+    error = (plan.sum(2).double() - log_a.double().exp()).abs().sum(1).to(log_b.dtype)
+    g = epsilon * (log_b - _log_sum(cost, log_a, f, epsilon))
     is_converged = bool((error <= tolerance).all())
     return SinkhornResult(f, g, error, num_sweeps + more_sweeps, is_converged, "newton_batched")
 
 
-def _soft(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """softmax over atoms of (f - C) / epsilon (B, K, n), and the log-sum-exp (B, n); atoms without mass take no part."""
-    exponent = (f.masked_fill(log_a == -torch.inf, -torch.inf)[..., None] - cost) / epsilon
-    largest = exponent.amax(-2, keepdim=True).clamp_min_(torch.finfo(cost.dtype).min)
-    weight = exponent.sub_(largest).exp_()
-    total = weight.sum(-2, keepdim=True).clamp_min_(torch.finfo(cost.dtype).tiny)
-    return weight.div_(total), (largest + total.log())[..., 0, :]
+def _columns(cost: Tensor, f: Tensor, epsilon: float) -> Tensor:
+    """softmax over atoms of (f - C) / epsilon (B, K, n); a column that nothing may reach is uniform."""
+    return torch.softmax((f[..., None] - cost).div_(epsilon).clamp_min_(torch.finfo(cost.dtype).min), 1)
 
 
-def _mass(plan: Tensor, log_b: Tensor) -> Tensor:
-    """P 1 (B, K) in float64, of columns with sum 1."""
-    return torch.matmul(plan, log_b.exp()[..., None])[..., 0].double()
+def _log_sum(cost: Tensor, log_a: Tensor, f: Tensor, epsilon: float) -> Tensor:
+    """log sum_k exp((f_k - C_kn) / epsilon) (B, n) over the atoms that have mass."""
+    return torch.logsumexp((f.masked_fill(log_a == -torch.inf, -torch.inf)[..., None] - cost) / epsilon, 1)
 
 
 def _solve(
@@ -105,79 +111,110 @@ def _solve(
     move, num_sweeps = torch.zeros_like(f), 0
     for level, value in enumerate(reversed(scaling)):
         is_last = value == epsilon
-        limit = max_sweeps - num_sweeps if is_last else min(MAX_SCALING_STEPS, max_sweeps - num_sweeps)
+        limit = max_sweeps - num_sweeps if is_last else min(MAX_SCALING_SWEEPS, max_sweeps - num_sweeps)
         before = f
-        f, count = _ascend(cost, log_a, log_b, f + move, value, limit, tolerance, is_last)
+        f, count = _ascend(cost, log_a, log_b, f + move, value, limit, tolerance if is_last else None)
         move = (f - before) / EPSILON_FACTOR if level > 0 else move
         num_sweeps += count
     return f, num_sweeps
 
 
+class _Problems(NamedTuple):
+    """Those that are not done, and where their ascents are; first index that of the problem."""
+
+    place: Tensor
+    """In the batch."""
+    cost: Tensor
+    log_a: Tensor
+    a: Tensor
+    b: Tensor
+    f: Tensor
+    start: Tensor
+    """Where the last accepted step ended,"""
+    error: Tensor
+    """the error there,"""
+    step: Tensor
+    """the step from there to f, in units of epsilon,"""
+    slope: Tensor
+    """and F's slope there along it; infinite where any step is accepted."""
+    best: Tensor
+    best_error: Tensor
+    num_refused: Tensor
+    was_starved: Tensor
+
+
 def _ascend(
-    cost: Tensor, log_a: Tensor, log_b: Tensor, f: Tensor, epsilon: float, limit: int, tolerance: float, is_last: bool
+    cost: Tensor, log_a: Tensor, log_b: Tensor, f: Tensor, epsilon: float, limit: int, tolerance: float | None
 ) -> tuple[Tensor, int]:
-    """Newton at one epsilon, on the problems that are not done."""
-    best_f, best_error = f.clone(), torch.full(f.shape[:1], torch.inf, dtype=torch.float64, device=f.device)
-    active = torch.arange(len(f), device=f.device)
-    a, b = log_a.double().exp(), log_b.double().exp()
-    least = LEAST_DAMPING[cost.dtype]
-    damping = torch.full_like(best_error, least)
-    old_f, old_error, old_value = f, best_error.clone(), torch.full_like(best_error, -torch.inf)
-    sinkhorn_f = f
-    is_sinkhorn = torch.ones_like(active, dtype=torch.bool)
-    extent = torch.full_like(best_error, torch.inf)
+    """Newton at one epsilon; without a tolerance until steps are short, and then with the last step."""
+    a = log_a.double().exp()
+    infinite, place = a.new_full(a.shape[:1], torch.inf), torch.arange(len(f), device=f.device)
+    none = torch.zeros_like(infinite)
+    now = _Problems(
+        place, cost, log_a, a, log_b.exp(), f, f, infinite, torch.zeros_like(a), infinite, f, infinite, none, none.bool()
+    )
+    all_have_mass = bool((a > 0).all())
+    found = f.clone()
     for sweep in range(1, limit + 1):
-        plan, log_sum = _soft(cost, log_a, f, epsilon)
-        mass = _mass(plan, log_b)
-        error = (mass - a).abs().sum(-1)
-        value = (a * f).sum(-1) / epsilon - (b * log_sum.double()).sum(-1)
-        accepted = is_sinkhorn | (error <= (1 - LEAST_DECREASE) * old_error) | (value > old_value + LEAST_INCREASE)
-        improved = error < best_error[active]
-        best_f[active[improved]], best_error[active[improved]] = f[improved], error[improved]
-        damping = torch.where(accepted, damping / 10, (10 * damping).clamp_min(FIRST_DAMPING)).clamp(least, MOST_DAMPING)
-        done = (error <= tolerance) | (accepted & (extent < REACHED) & (not is_last))
-        if bool(done.all()):
-            return best_f if is_last else best_f.index_copy_(0, active, f), sweep
-        if bool(done.any()):
-            if not is_last:
-                best_f[active[done]] = f[done]
-            keep = ~done
-            active, cost, log_a, log_b, a, b, f = (x[keep] for x in (active, cost, log_a, log_b, a, b, f))
-            plan, mass, error, value, accepted, damping = (x[keep] for x in (plan, mass, error, value, accepted, damping))
-            old_f, old_error, old_value, sinkhorn_f = (x[keep] for x in (old_f, old_error, old_value, sinkhorn_f))
-        step = _newton_step(plan, a, b, mass, damping)
-        extent = step.amax(-1) - step.amin(-1)
-        step = step * (LONG / extent.clamp_min(LONG))[:, None]
-        ratio = torch.where(a > 0, log_a.double() - mass.clamp_min(TINY_MASS).log(), 0)
-        ratio = ratio - (a * ratio).sum(-1, keepdim=True)
-        refused = ~accepted
-        starved = (torch.where(a > 0, ratio, 0).amax(-1) > 3) & ~(is_sinkhorn[keep] if bool(done.any()) else is_sinkhorn)
-        old_f = torch.where(refused[:, None], old_f, f)
-        old_error, old_value = torch.where(refused, old_error, error), torch.where(refused, old_value, value)
-        next_sinkhorn = f + (epsilon * ratio).to(f.dtype)
-        sinkhorn_f, is_sinkhorn, trial = (
-            torch.where(refused[:, None], sinkhorn_f, next_sinkhorn),
-            refused | starved | ~step.isfinite().all(-1),
-            f + (epsilon * step).to(f.dtype),
+        f = now.f if all_have_mass else now.f.masked_fill(now.a == 0, -torch.inf)
+        columns = _columns(now.cost, f, epsilon)
+        plan = columns * now.b[:, None]
+        mass = plan.sum(2).double()
+        residual = now.a - mass
+        error = residual.abs().sum(1)
+        if tolerance is not None:
+            is_better = error < now.best_error
+            best_error = torch.where(is_better, error, now.best_error)
+            now = now._replace(best=torch.where(is_better[:, None], now.f, now.best), best_error=best_error)
+            is_done = best_error <= tolerance
+            num_done = int(is_done.sum())
+            if 2 * num_done >= len(is_done):
+                found.index_copy_(0, now.place, now.best)
+                if num_done == len(is_done):
+                    return found, sweep
+                kept = (~is_done).nonzero()[:, 0]
+                now = _Problems(*(x[kept] for x in now))
+                columns, plan, mass, residual, error = (x[kept] for x in (columns, plan, mass, residual, error))
+            if sweep == MAX_NEWTON_SWEEPS:
+                now = now._replace(f=now.best, step=torch.zeros_like(now.step), slope=torch.full_like(now.slope, torch.inf))
+                continue
+        newton = _newton_step(columns, plan, now.a, mass)
+        extent = newton.amax(1) - newton.amin(1)
+        newton = newton * (LONG / extent.clamp_min(LONG))[:, None]
+        plain = (now.log_a.double() - mass.clamp_min(TINY_MASS).log()).masked_fill_(now.a == 0, 0)
+        starved = (plain.amax(1) > STARVED) & ~now.was_starved
+        plain = plain - (now.a * plain).sum(1, keepdim=True)
+
+        end_slope = (residual * now.step).sum(1)
+        accepted = (error <= (1 - SUFFICIENT_DECREASE) * now.error) | (end_slope >= -OVERSHOT * now.slope)
+        num_refused = torch.where(accepted, 0, now.num_refused + 1)
+        is_plain = starved | ~extent.isfinite() | (num_refused > MAX_REFUSED_STEPS) | (sweep > MAX_NEWTON_SWEEPS)
+        is_new = accepted | is_plain
+        shorter = (now.slope / (now.slope - end_slope)).clamp_(*SHORTENED)
+        start = torch.where(is_new[:, None], now.f, now.start)
+        step = torch.where(accepted[:, None], newton, now.step * shorter[:, None])
+        step = torch.where(is_plain[:, None], plain, step)
+        slope = torch.where(accepted, (residual * newton).sum(1), now.slope * shorter)
+        now = now._replace(
+            f=start + (epsilon * step).to(start.dtype),
+            start=start,
+            error=torch.where(is_new, error, now.error),
+            step=step,
+            slope=torch.where(is_plain, torch.inf, slope),
+            num_refused=torch.where(is_plain, 0, num_refused),
+            was_starved=starved,
         )
-        f = torch.where(is_sinkhorn[:, None], sinkhorn_f, trial)
-        extent = torch.where(is_sinkhorn, torch.inf, extent)
-    return best_f, limit
+        if tolerance is None and bool((is_new & ~is_plain & (extent < REACHED)).all()):
+            return now.f, sweep
+    return (now.f if tolerance is None else found.index_copy_(0, now.place, now.best)), limit
 
 
-def _newton_step(plan: Tensor, a: Tensor, b: Tensor, mass: Tensor, damping: Tensor) -> Tensor:
-    """(B, K) in units of epsilon: the system of `otrw.ot.curvature`, a batch of them."""
-    scaled = plan * b.sqrt().to(plan.dtype)[:, None, :]
-    matrix = torch.bmm(scaled, scaled.mT).double().neg_()
-    degree = torch.maximum(a, mass)
-    scale = degree.clamp_min(TINY_MASS).sqrt()
+def _newton_step(columns: Tensor, plan: Tensor, a: Tensor, mass: Tensor) -> Tensor:
+    """(B, K) in units of epsilon, of mean 0 under a: the system of `otrw.ot.curvature`, a batch of them."""
+    matrix = torch.bmm(columns, plan.mT).double().neg_()
+    degree = torch.maximum(a, mass).clamp_min_(TINY_MASS)
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    diagonal.sub_(matrix.sum(2)).add_((a - mass).clamp_min(0))
-    matrix.div_(scale[:, :, None]).div_(scale[:, None, :])
-    constant = scale / scale.norm(dim=1, keepdim=True)
-    matrix.add_(constant[:, :, None] * constant[:, None, :])
-    matrix.diagonal(dim1=1, dim2=2).add_(damping[:, None] + (degree <= TINY_MASS))
-    factor, failure = torch.linalg.cholesky_ex(matrix)
-    step = torch.cholesky_solve(((a - mass) / scale)[:, :, None], factor)[:, :, 0] / scale
-    step = torch.where(a > 0, step, 0)
-    return torch.where((failure == 0)[:, None], step - (a * step).sum(-1, keepdim=True), torch.nan)
+    diagonal.sub_(matrix.sum(2)).add_((a - mass).clamp_min_(0)).add_(degree, alpha=LEAST_DAMPING[plan.dtype])
+    matrix.add_(degree[:, :, None] * degree[:, None, :])
+    step = torch.linalg.solve_ex(matrix, (a - mass)[:, :, None])[0][:, :, 0].masked_fill_(a == 0, 0)
+    return step - (a * step).sum(1, keepdim=True)
