@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from otrw.errors import UserError, check
-from otrw.grid.jobs import is_done, job_states
+from otrw.grid.jobs import check_folders, is_done, job_states
 from otrw.grid.plan import print_estimate, print_plan, visible_gpus
 from otrw.grid.runner import Grid
 from otrw.grid.studies import STUDIES, study_jobs
@@ -41,6 +41,7 @@ def main(name: str, arguments: Sequence[str]) -> None:
     directory = Path(options.directory).expanduser() / study.folder
     gpus = visible_gpus(jobs[0])
     num_slots = options.concurrent or len(gpus) * 4 or os.cpu_count() or 1
+    check_folders(jobs, directory)
     states = job_states(jobs, directory)
     console.print(f"{study.title}: {len(study.cells)} conditions", highlight=False)
     print_plan(console, jobs, states)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from otrw.commands.invocation import command_line
 from otrw.errors import UserError, UserInterrupt, check
-from otrw.grid.jobs import is_done, job_states, make_jobs
+from otrw.grid.jobs import check_folders, is_done, job_states, make_jobs
 from otrw.grid.plan import print_estimate, print_plan, visible_gpus
 from otrw.grid.runner import Grid
 
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     directory = Path(options.directory).expanduser()
     gpus = visible_gpus(jobs[0])
     num_slots = options.concurrent or min(MOST_PROCESSES_BY_DEFAULT, len(gpus) * 4 or os.cpu_count() or 1)
+    check_folders(jobs, directory)
     states = job_states(jobs, directory)
     print_plan(console, jobs, states)
     if options.dry_run:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from otrw.config import Config, Variant, to_dict
 from otrw.config.command_line import PRESETS, parse_config
 from otrw.config.known_data import KNOWN_DATA
+from otrw.config.resume import fixed_differences
 from otrw.config.tree import uses_meta
 from otrw.config.variants import variant_config
+from otrw.config.yaml_files import load_yaml
 from otrw.data.long_tail import class_profile
 from otrw.errors import UserError
 from otrw.grid.precision import resolved_precision
@@ -148,6 +150,29 @@ def job_states(jobs: list[Job], directory: Path) -> dict[str, dict[Variant, Vari
     """{name of the job: how far each of its variants is}; variants trained anywhere below the directory count."""
     finished = finished_variants([directory])
     return {job.name: job_state(job, directory, finished) for job in jobs}
+
+
+def check_folders(jobs: Iterable[Job], directory: Path) -> None:
+    """Refuse to go on with runs that were begun with other settings, which is what would be trained then.
+
+    Raises:
+        UserError: for the first such folder, with the setting.
+    """
+    for job in jobs:
+        path = directory / job.name / "config.yaml"
+        try:
+            begun = load_yaml(path) if path.is_file() else {}
+        except UserError:
+            continue  # damaged: the run that goes on with it says so
+        for key, (before, now) in fixed_differences(begun, to_dict(job.config)).items():
+            raise UserError(
+                f"{path.parent} was begun with {key} {_short(before)}, got {_short(now)}: "
+                "give the same settings, or another --directory"
+            )
+
+
+def _short(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def is_done(variants: dict[Variant, VariantState]) -> bool:

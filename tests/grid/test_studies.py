@@ -2,13 +2,17 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from otrw.commands.experiment import main
 from otrw.config import to_dict
 from otrw.config.variants import variant_config
 from otrw.errors import UserError
+from otrw.grid.jobs import check_folders
 from otrw.grid.studies import FACTORS, STUDIES, cell_of, study_jobs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "analysis" / "experiments"
@@ -73,3 +77,18 @@ def test_bad_conditions_and_settings_that_are_missing_are_refused():
         study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["cleen"])
     with pytest.raises(UserError, match=r"^--data\.labels_file must be given for human_errors"):
         study_jobs(STUDIES["human_errors"], ["cifar10"], [0])
+
+
+def test_a_folder_that_was_begun_with_other_settings_is_not_gone_on_with(tmp_path):
+    common = ["--datasets", "digits", "--cells", "symmetric40", "--seeds", "0", "--directory", str(tmp_path), "--dry-run"]
+    (job,) = study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["symmetric40"], ["--stage1.epochs", "3"])
+    folder = tmp_path / "noise_tail" / job.name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(job.config)))
+    with pytest.raises(UserError, match=r"was begun with stage1.epochs 3, got 4.*another --directory"):
+        main("noise_tail", [*common, "--stage1.epochs", "4"])
+    with pytest.raises(UserError, match="was begun with variants"):
+        check_folders([job._replace(config=replace(job.config, variants=("stage1", "ot_meta")))], folder.parent)
+    check_folders([job], folder.parent)
+    (folder / "config.yaml").write_text("stage1: [")
+    check_folders([job], folder.parent)  # damaged: the run says so
