@@ -68,7 +68,7 @@ class Stage2Config:
     meta_loss_factor: float = 1.0
     """Factor on the mean cross-entropy of the meta images; 0 leaves them out."""
     meta_batch_size: int | None = None
-    """Meta images a step; null takes all of them."""
+    """Meta images a step; null takes all of them, of images that stay in their files as many as `batch_size`."""
     meta_forward: Literal["joint", "separate"] = "joint"
     """joint: one forward pass over training and meta images. separate: one each (released code)."""
     mixup_alpha: float = 0.0

@@ -28,21 +28,18 @@ def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentatio
     """Rows `index` (n,) of uint8 images (N, height, width, channels) -> (n, height, width, channels) float in [0, 255].
 
     Where `places` (n,) are given the rows are those, and `index` says only which samples they are, for the draws.
-    Crop and flip are one gather; the policy comes after it, then cutout. Pixels of zero padding are 0; those of a cutout
-    square are NaN, to be set to the mean.
+    Crop and flip are one gather, which a flip alone does without; the policy comes after, then cutout. Pixels of zero padding
+    are 0; those of a cutout square are NaN, to be set to the mean.
     """
     height, width = images.shape[1:3]
     draws = uniform_draws(key, index, NUM_DRAWS)
-    span = 2 * augmentation.crop_padding + 1
-    y = _offsets(draws[:, 0], span, augmentation.crop_padding, height)
-    x = _offsets(draws[:, 1], span, augmentation.crop_padding, width)
-    if augmentation.horizontal_flip:
-        x = torch.where(draws[:, 2:3] < 0.5, x.flip(1), x)
-    outside = (_outside(y, height)[:, :, None] | _outside(x, width)[:, None, :])[..., None]
-    y, x = _reflect(y, height), _reflect(x, width)
-    result = images[(index if places is None else places)[:, None, None], y[:, :, None], x[:, None, :]]
-    if augmentation.crop_padding and augmentation.padding_mode == "zero":
-        result = result.masked_fill(outside, 0)
+    rows = index if places is None else places
+    if augmentation.crop_padding:
+        result = _cropped(images, rows, draws, augmentation)
+    else:
+        result = images[rows]
+        if augmentation.horizontal_flip:
+            result = torch.where((draws[:, 2] < 0.5)[:, None, None, None], result.flip(2), result)
     if augmentation.policy.name != "none":
         result = policy_applied(result.permute(0, 3, 1, 2), index, key, augmentation.policy).permute(0, 2, 3, 1)
     result = result.float()
@@ -51,6 +48,20 @@ def augmented(images: Tensor, index: Tensor, key: int, augmentation: Augmentatio
         inside_x = _square(draws[:, 4], width, augmentation.cutout_size)
         result = result.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[..., None], torch.nan)
     return result
+
+
+def _cropped(images: Tensor, rows: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor:
+    """Rows of images, padded, cropped and flipped by their draws."""
+    height, width = images.shape[1:3]
+    span = 2 * augmentation.crop_padding + 1
+    y = _offsets(draws[:, 0], span, augmentation.crop_padding, height)
+    x = _offsets(draws[:, 1], span, augmentation.crop_padding, width)
+    if augmentation.horizontal_flip:
+        x = torch.where(draws[:, 2:3] < 0.5, x.flip(1), x)
+    outside = (_outside(y, height)[:, :, None] | _outside(x, width)[:, None, :])[..., None]
+    y, x = _reflect(y, height), _reflect(x, width)
+    result = images[rows[:, None, None], y[:, :, None], x[:, None, :]]
+    return result.masked_fill(outside, 0) if augmentation.padding_mode == "zero" else result
 
 
 def _offsets(draw: Tensor, span: int, padding: int, size: int) -> Tensor:

@@ -149,5 +149,11 @@ class ImageTransform:
         return self._normalized(augmented(pixels, index, key, options, places))
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        # a cutout square is NaN: the mean colour, 0 once normalised
-        return ((pixels - self.mean) / self.std).nan_to_num(0.0).permute(0, 3, 1, 2)
+        # rows of pixels against rows of means: three channels alone are too short a loop for a CPU's vectors
+        channels = max(pixels.shape[3], len(self.mean))
+        rows = pixels.expand(-1, -1, -1, channels).flatten(2)
+        mean, std = (figure.expand(channels).repeat(pixels.shape[2]) for figure in (self.mean, self.std))
+        normalized = ((rows - mean) / std).unflatten(2, (-1, channels))
+        if self.augmentation is not None and self.augmentation.cutout_size:
+            normalized = normalized.nan_to_num(0.0)  # a cutout square is NaN: the mean colour, 0 once normalised
+        return normalized.permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 import torch
 
 from otrw import distributed
+from otrw.data.files import ImageFiles
 from otrw.data.loader import Batch, Loader
 from otrw.errors import NonFiniteError, UserInterrupt
 from otrw.models.names import library_of
@@ -162,7 +163,8 @@ def _loaders(phase: Phase, seed: int) -> tuple[Loader, Loader | None]:
     )
     if phase.meta_loss_factor == 0:
         return loader, None
-    meta_size = phase.meta_batch_size or len(phase.views.meta)
+    from_files = isinstance(phase.views.meta.inputs, ImageFiles)  # which are decoded anew at every step
+    meta_size = phase.meta_batch_size or (loader.batch_size if from_files else len(phase.views.meta))
     return loader, Loader(
         phase.views.meta,
         meta_size,
@@ -187,7 +189,7 @@ def _stop_if_not_finite(phase: Phase, batch: Batch, so_far: EpochSoFar) -> None:
     """Raise NonFiniteError on every process, where any had a loss that is not finite or a net that computes no more."""
     phase.module.eval()
     with torch.no_grad():  # the last step has no loss of its own to show that it went well
-        is_finite = phase.module(batch.inputs[:8]).logits.isfinite().all()
+        is_finite = phase.module(batch.inputs[:1]).logits.isfinite().all()
     bad_step = torch.where((so_far.bad_step < 0) & ~is_finite, so_far.num_steps - 1, so_far.bad_step)
     bad = [step for step in torch.stack(distributed.all_gather(bad_step)).tolist() if step >= 0]
     if bad:
