@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> None:
             results = _train_seeds(config, num_seeds, settings, console, stop)
     if console is not None:
         runs = [(result.folder, result.variants) for result in results]
-        commands = _next_commands([folder for folder, _ in runs], settings)
+        has_audit = config.data.is_own and any(variant.startswith("ot") for variant in config.variants)
+        commands = _next_commands([folder for folder, _ in runs], settings, has_audit)
         print_result(console, runs, show_classes=options.show_classes, next_commands=commands)
     distributed.exit_together()
 
@@ -95,7 +96,7 @@ def _as_begun(config: Config) -> Config:
     return stored
 
 
-def _next_commands(folders: Sequence[Path], settings: Sequence[str]) -> list[tuple[str, str]]:
+def _next_commands(folders: Sequence[Path], settings: Sequence[str], has_audit: bool = False) -> list[tuple[str, str]]:
     """The most useful commands after a run: (a word on what it shows, the command)."""
     names = [str(folder) for folder in folders]
     watched = names[0] if len(names) == 1 else str(folders[0].parent)
@@ -106,6 +107,7 @@ def _next_commands(folders: Sequence[Path], settings: Sequence[str]) -> list[tup
     else:
         third = ("seeds", train_command(["--seeds", "3", *_without(settings, "--run.name")]))
     return [
+        *([("labels", command_line("audit", names[:1]))] if has_audit else []),
         ("page", command_line("report", names)),
         ("curves", shlex.join(["tensorboard", "--logdir", watched])),
         third,

@@ -1,6 +1,7 @@
 """Runs on data of one's own: the numbers of CIFAR where the samples are the same, and records that say what they are."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet
@@ -106,6 +107,7 @@ def test_embeddings_are_trained_through_both_stages_and_read_back(tmp_path, mode
     assert "training samples in 3 classes" in printed
     assert "unchecked meta samples" in printed
     assert "no test set in the data: 18 of 90 samples cut out" in printed
+    assert re.search(r"labels python .*audit", printed)
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("own_data-seed0-")
     result = json.loads((folder / "ot_meta" / "result.json").read_text())
