@@ -140,8 +140,8 @@ def write(entry: dict) -> None:
     key = ("data", "share", "epsilon", "memory_mebibytes", "threads")
     others = [e for e in earlier if [e[k] for k in key] != [entry[k] for k in key]]
     before = [e for e in earlier if e not in others]
-    entry = {**(before[0] if before else {}), **entry}
     facts = ledger.environment(cores=os.cpu_count(), load=round(os.getloadavg()[0], 1))
+    entry = {**(before[0] if before else {}), **entry, "commit": facts["commit"]}
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     ledger.write_json(RECORD, {"benchmark": "large transport", "environment": facts, "entries": [*others, entry]})
 
