@@ -149,7 +149,8 @@ def _notes(groups: Iterable[dict[int, Experiment]]) -> list[str]:
     """What a reader must know of the runs: their length, and that it is short where it is."""
     experiments = [experiment for of_seed in groups for experiment in of_seed.values()]
     trained = sorted({experiment.epochs for experiment in experiments if experiment.variant != "stage1"})
-    notes = [f"Epochs, stage 1 + stage 2: {', '.join(trained)} (2x: two rounds)."] if trained else []
+    rounds = " (2x: two rounds)" if any("x" in epochs for epochs in trained) else ""
+    notes = [f"Epochs, stage 1 + stage 2: {', '.join(trained)}{rounds}."] if trained else []
     short = sorted({line for one in experiments if one.short for line in one.differences if ".epochs" in line})
     return [*notes, f"Short runs: {'; '.join(short)}."] if short else notes
 
