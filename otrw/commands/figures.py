@@ -27,6 +27,8 @@ from otrw.grid.studies import STUDIES
 from otrw.records.experiments import load_experiments
 
 FIGURES = ("error", "class_error", "class_weight", "curves", "weights", "reliability")
+CONTROL = "class_balanced_meta"
+"""That the variants of a study are held against, unless it has a reference of its own."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -80,7 +82,8 @@ def _of_study(options: argparse.Namespace) -> list[Path]:
     from otrw.analysis.figures import style
     from otrw.analysis.figures.study import study_figure
 
-    tables = read_study(options.study, options.records)
+    reference = options.reference or (STUDIES[options.study].reference if options.study in STUDIES else "") or CONTROL
+    tables = read_study(options.study, options.records, reference)
     first = [table for table in tables if table.metric == tables[0].metric]
     with matplotlib.rc_context(style.styled()):
         return style.save(study_figure(first), options.output, f"study-{options.study}", tuple(options.format))
@@ -92,6 +95,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--figure", nargs="+", default=FIGURES, help=f"any of {', '.join(FIGURES)}, or none (default: all)")
     parser.add_argument("--dataset", nargs="+", default=(), help="only these data sets, such as digits or cifar10")
     parser.add_argument("--study", help=f"one of {', '.join(STUDIES)} instead; from its committed records and runs/STUDY")
+    parser.add_argument("--reference", help=f"of a study, the variant that the others are held against (default: {CONTROL})")
     parser.add_argument("--search", nargs="+", type=Path, default=(), help="folders of tuning/search.py to draw too")
     parser.add_argument("--benchmark", nargs="+", type=Path, default=(), help="benchmark records to draw too")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write to (default: figures)")

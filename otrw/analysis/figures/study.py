@@ -1,4 +1,4 @@
-"""The figure of a study: a panel a data set and kind of condition, one line a method, a band over seeds."""
+"""The figure of a study: a row of panels a data set, a panel a condition, a line a method: its difference to a reference."""
 
 from collections.abc import Sequence
 
@@ -6,96 +6,96 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from otrw.analysis.figures.style import add_title, new_figure
-from otrw.analysis.study import StudyTable
-from otrw.analysis.variant_styles import STYLES
+from otrw.analysis.study import QUALITY, StudyTable
+from otrw.analysis.variant_styles import BLUE, GREY, VERMILLION
 from otrw.grid.studies import Cell
 from otrw.records.experiments import label
 
-LEFT_OUT = ("stage1",)  # so far above the others that they would be one line
-MOST_ABOVE = 1.6  # a line may reach so many times the reference's largest value before it is cut off
+LEFT_OUT = ("stage1",)  # so far from the others that these would be one point
+SHOWN = 1.3
+"""Ends of the axes in units of the largest gain: what loses more is drawn at the edge, with its number."""
 
 
 def study_figure(tables: Sequence[StudyTable]) -> Figure:
-    """Draw tables of one study and one metric, a panel for each of their data sets and panels."""
-    panels = []
-    for table in tables:
-        drawn = [
-            cell for cell in table.cells if any(cell.name in row for name, row in table.rows.items() if name not in LEFT_OUT)
-        ]
-        panels += [(table, name, cells) for name, cells in _panels(drawn).items()]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    num_methods = max(len(table.rows) for table in tables)
-    figure = new_figure(max(4.6, 3.1 * columns + 0.6), 3.0 * rows + 0.55 + 0.22 * -(-num_methods // 3))
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for place, (table, name, cells) in zip(axes.flat, panels, strict=False):
-        if len(cells) > 1 and all(cell.place is not None for cell in cells):
-            _lines(place, table, cells)
-            place.set_xlabel(table.study.axis)
-        else:
-            _dots(place, table, cells[0])
-        data = table.title.removeprefix(f"{table.study.title}: ").split(",")[0]
-        place.set_title(f"{data}, {name}" if name else data, fontsize=9)
-        place.set_ylabel(table.metric)
-    for place in list(axes.flat)[len(panels) :]:
-        place.set_visible(False)
-    handles = {text: handle for one in axes.flat for handle, text in zip(*one.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
-    numbers = {value.num_seeds for table in tables for row in table.rows.values() for value in row.values()}
-    seeds = (
-        f"{min(numbers)} to {max(numbers)} seeds"
-        if len(numbers) > 1
-        else "1 seed"
-        if numbers == {1}
-        else f"{min(numbers)} seeds"
+    """Draw tables of one study and one metric, each against its reference."""
+    drawn = [(table, _variants(table), _cells(table)) for table in tables]
+    columns = max(len(cells) for _, _, cells in drawn)
+    heights = [0.75 + 0.17 * len(variants) for _, variants, _ in drawn]
+    figure = new_figure(2.6 + 1.45 * columns, sum(heights) + 0.7)
+    grid = figure.subplots(len(drawn), columns, squeeze=False, height_ratios=heights)
+    for row, (table, variants, cells) in zip(grid, drawn, strict=True):
+        most = _most(table, variants, cells)
+        for number, axes in enumerate(row):
+            if number >= len(cells):
+                axes.set_visible(False)
+                continue
+            _panel(axes, table, variants, cells[number], most)
+            axes.set_yticks(range(len(variants)), [label(name) for name in variants] if number == 0 else [])
+        row[0].set_ylabel(table.title.removeprefix(f"{table.study.title}: ").split(".")[0], fontsize=9, fontweight="bold")
+    first = tables[0]
+    figure.supxlabel(
+        f"{first.metric}: difference to {label(str(first.reference))} over the same seeds, with its 95 % interval; "
+        f"{'left' if _sign(first) > 0 else 'right'} is better",
+        fontsize=9,
     )
-    short = ", SHORT RUNS" if any(note.startswith("Short") for table in tables for note in table.notes) else ""
-    add_title(figure, f"{tables[0].study.title} ({seeds}{short}; band: standard deviation)")
+    add_title(figure, f"{first.study.title} ({_seeds(tables)})")
     return figure
 
 
-def _panels(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """{panel: its cells by place}, without panels that have nothing but what several share."""
-    names = dict.fromkeys(cell.panel for cell in cells if cell.panel or not cell.panels)
-    found = {name: [cell for cell in cells if name == cell.panel or name in cell.panels] for name in names}
-    if not found:  # all that there is, is shared
-        found = {"": list(cells)}
-    return {name: sorted(own, key=lambda cell: cell.place or 0.0) for name, own in found.items()}
+def _variants(table: StudyTable) -> list[str]:
+    return [name for name in table.rows if name not in (*LEFT_OUT, table.reference)]
 
 
-def _lines(axes: Axes, table: StudyTable, cells: Sequence[Cell]) -> None:
-    lowest, highest = float("inf"), 0.0
-    for variant, row in table.rows.items():
-        found = [(float(cell.place or 0), row[cell.name]) for cell in cells if cell.name in row]
-        if variant in LEFT_OUT or not found:
+def _cells(table: StudyTable) -> list[Cell]:
+    """With a method beside the reference."""
+    return [cell for cell in table.cells if any(cell.name in table.rows[name] for name in _variants(table))]
+
+
+def _sign(table: StudyTable) -> int:
+    """1 where a positive difference is a loss, -1 where it is a gain."""
+    return -1 if table.study.metrics[table.metric].startswith(QUALITY) else 1
+
+
+def _most(table: StudyTable, variants: Sequence[str], cells: Sequence[Cell]) -> float:
+    """Where the axes of a data set end."""
+    values = [table.rows[name].get(cell.name) for name in variants for cell in cells]
+    gains = [-_sign(table) * value.against.mean for value in values if value is not None and value.against is not None]
+    return SHOWN * max(1.0, *gains)
+
+
+def _panel(axes: Axes, table: StudyTable, variants: Sequence[str], cell: Cell, most: float) -> None:
+    edge = _sign(table) * 0.93 * most
+    axes.set_xlim(-most, most)
+    axes.axvline(0, color="black", linewidth=0.9)
+    for place, name in enumerate(variants):
+        value = table.rows[name].get(cell.name)
+        if value is None or value.against is None:
             continue
-        style = STYLES[variant]
-        places = [place for place, _ in found]
-        means = [value.mean for _, value in found]
-        spread = [value.std or 0.0 for _, value in found]
-        axes.plot(places, means, color=style.color, linestyle=style.line, marker=style.marker, label=label(variant))
-        low, high = ([mean + sign * std for mean, std in zip(means, spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(places, low, high, color=style.color, alpha=0.10, linewidth=0)
-        lowest, highest = min(lowest, *low), max(highest, *means)
-    reference = table.rows.get(str(table.reference), {})
-    best = [reference[cell.name].mean for cell in cells if cell.name in reference]
-    axes.set_ylim(bottom=0.9 * lowest, top=min(1.08 * highest, MOST_ABOVE * max(best)) if best else None)
-    axes.set_xticks([float(cell.place or 0) for cell in cells])
+        one, color = value.against, _color(name)
+        if _sign(table) * one.mean > abs(edge):
+            axes.plot(edge, place, ">" if edge > 0 else "<", color=color)
+            axes.annotate(f"{one.mean:+.1f}  ", (edge, place), ha="right" if edge > 0 else "left", va="center", fontsize=7)
+            continue
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [place, place], "-", color=color, linewidth=1.2)
+        axes.plot(one.mean, place, "o", color=color, markerfacecolor="white" if one.low is None else color)
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    reference = table.rows.get(str(table.reference), {}).get(cell.name)
+    name = f"{cell.panel} {cell.place:g}" if cell.panel and cell.place is not None else cell.name
+    axes.set_title(f"{name}\nreference {reference.mean:.1f}" if reference else name, fontsize=8)
 
 
-def _dots(axes: Axes, table: StudyTable, cell: Cell) -> None:
-    rows = {variant: row[cell.name] for variant, row in table.rows.items() if cell.name in row and variant not in LEFT_OUT}
-    for place, (variant, value) in enumerate(rows.items()):
-        style = STYLES[variant]
-        axes.errorbar(
-            place,
-            value.mean,
-            yerr=value.std,
-            fmt=style.marker,
-            color=style.color,
-            markersize=7,
-            capsize=3,
-            label=label(variant),
-        )
-    axes.set_xticks([])
-    axes.margins(x=0.08, y=0.15)
+def _color(variant: str) -> str:
+    return GREY if variant.startswith("oracle") else VERMILLION if variant.startswith("ot") else BLUE
+
+
+def _seeds(tables: Sequence[StudyTable]) -> str:
+    numbers = {value.num_seeds for table in tables for name in _variants(table) for value in table.rows[name].values()}
+    low, high = min(numbers), max(numbers)
+    text = f"{low} to {high} seeds" if low < high else f"{low} seed{'s' * (low > 1)}"
+    is_short = any(note.startswith("Short") for table in tables for note in table.notes)
+    hollow = "; hollow: one seed" if low == 1 else ""
+    return f"{text}{', SHORT RUNS' if is_short else ''}; red: transport{hollow}"
