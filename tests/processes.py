@@ -37,6 +37,7 @@ def run_distributed(func, world_size, *args, timeout_seconds=120.0):
 
 def _run_rank(rank, func, world_size, folder, timeout_seconds, args):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}  # accelerate asks for them, though the group is there
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",

@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--most-kills", type=int, default=40, help="in one grid, which is then left alone (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the kills, and of the first grid (default: 0)")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
     draw, kills, num_grids, started = random.Random(options.seed), Counter(), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         while time.monotonic() - started < 60 * options.minutes:

@@ -112,7 +112,6 @@ def test_a_net_with_dropout_goes_on_inside_an_epoch(root, tmp_path):
 
 
 def run_one(root, folder, name):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29513"}  # accelerate asks for them, though the group is there
     run(config_of(root, folder, name))
 
 

@@ -12,11 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import run_distributed
-from whole_runs import StopAfter, assert_same_run, stopped_and_resumed
+from whole_runs import StopAfter, Training, assert_same_run, stopped_and_resumed
 
 from otrw.config.command_line import parse_config
-from otrw.errors import UserInterrupt
 from otrw.records import ledger
 from otrw.training import checkpoints
 from otrw.training.phase_state import EpochSoFar, load_phase, save_phase
@@ -40,7 +38,6 @@ WAYS = {
     "images": ["--variants=[ot_labels_meta]", "--stage2.rounds=2"],
     "sampling, moving weights": ["--variants=[ot]", "--stage2.apply_weights=sampling", "--stage2.refresh_every_epochs=1"],
     "batch scope, moving net": ["--variants=[ot]", *BATCH, "--stage2.trainable=all"],
-    "batch scope, sampling": ["--variants=[ot]", *BATCH, "--stage2.trainable=all", "--stage2.apply_weights=sampling"],
     "batch scope, cached": ["--variants=[ot]", *SGD],
     "batch scope, forward": ["--variants=[ot_meta]", *SGD, "--stage2.embeddings=forward", "--stage2.meta_batch_size=16"],
     "mixup": ["--variants=[class_balanced_meta]", "--stage1.mixup_alpha=0.4", "--stage2.mixup_alpha=0.4"],
@@ -60,24 +57,20 @@ def test_every_way_of_training_goes_on_inside_an_epoch(tmp_path, way):
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
-def parts_on_two_processes(folder, looks, resume):
-    """Train with BatchNorm, whose statistics are each process's own until the epoch ends; returns whether it was stopped."""
-    config = config_of(folder, "cut" if looks < 1000 else "whole", "--model.name=resnet32", "--variants=[class_balanced]")
-    if resume:
-        config = parse_config([f"--run.resume={folder / 'cut'}"])
-    try:
-        run(config, stop=StopAfter(looks))
-    except UserInterrupt:
-        return True
-    return False
+def on_two_processes(folder, arguments, looks=10**9):
+    """Exit codes of a run on two processes that is asked to end after so many looks."""
+    training = Training(folder, arguments, 2, action=lambda words: run(parse_config(words), stop=StopAfter(looks)))
+    return [training.wait(rank).code for rank in range(2)]
 
 
 @pytest.mark.slow
 def test_two_processes_with_statistics_of_their_own_go_on_inside_an_epoch(tmp_path):
-    assert run_distributed(parts_on_two_processes, 2, tmp_path, 10**9, False) == [False, False]
-    assert run_distributed(parts_on_two_processes, 2, tmp_path, 4, False) == [True, True]
+    """BatchNorm's statistics are each process's own until the epoch ends."""
+    arguments = [*TINY, "--model.name=resnet20", "--variants=[class_balanced]", f"--run.directory={tmp_path}"]
+    assert on_two_processes(tmp_path, [*arguments, "--run.name=whole"]) == [0, 0]
+    assert on_two_processes(tmp_path, [*arguments, "--run.name=cut"], looks=4) == [128 + signal.SIGTERM] * 2
     assert list((tmp_path / "cut").rglob("*-step-0000004"))
-    assert run_distributed(parts_on_two_processes, 2, tmp_path, 10**9, True) == [False, False]
+    assert on_two_processes(tmp_path, [f"--run.resume={tmp_path / 'cut'}"]) == [0, 0]
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
@@ -87,7 +80,14 @@ def launched(num_processes, arguments, **options):
     command = [*(launcher if num_processes > 1 else [sys.executable]), "launch/train.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        **options,
     )
 
 
