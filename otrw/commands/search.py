@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from otrw.commands.invocation import command_line
-from otrw.errors import UserError, UserInterrupt
+from otrw.errors import RunEndedError, UserError, UserInterrupt
 from otrw.tuning.plan import describe, make_plan
 
 
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     console = Console(width=80) if not sys.stdout.isatty() else Console()
     for line in describe(plan):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    go_on = command_line("search", ["--resume", str(plan.folder)])
     from otrw.tuning.ray_search import run_search  # ray: 2 s
 
     try:
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> None:
         raise
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "signal", None)
-        command = command_line("search", ["--resume", str(plan.folder)])
-        raise UserInterrupt(command=command, signal_number=number) from None
+        raise UserInterrupt(command=go_on, signal_number=number) from None
+    except RunEndedError as ended:
+        ended.command = go_on
+        raise
     sys.exit(0 if found else 1)

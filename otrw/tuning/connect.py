@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from otrw.errors import UserError
+from otrw.errors import RunEndedError, UserError, first_line
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
 CONNECT_SECONDS = 5.0
@@ -26,7 +26,7 @@ def connect(address: str | None, cpus: float) -> dict[str, float]:
     """Start Ray here (None), or join a cluster ("auto", or host:port of its head). Returns its resources.
 
     A Ray that this process uses already stays. cpus: of a process, its number of threads. Raises UserError where no
-    cluster answers.
+    cluster answers, RunEndedError where Ray does not start here.
     """
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     import ray
@@ -42,7 +42,12 @@ def connect(address: str | None, cpus: float) -> dict[str, float]:
     runtime = {"env_vars": variables}
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
-        ray.init(address="local", include_dashboard=False, runtime_env=runtime, **quiet)
+        try:
+            ray.init(address="local", include_dashboard=False, runtime_env=runtime, **quiet)
+        except Exception as error:  # ray has no one type for it
+            raise RunEndedError(
+                f"Ray did not start on this machine ({first_line(error)}); it may be short of memory, processors or disk"
+            ) from None
     else:
         _check_reachable(address)
         try:
