@@ -21,13 +21,10 @@ pytestmark = pytest.mark.timeout(900)
 SAME_BITS = "goes on, and ends with the same bits"
 ONE_LINE = "one line, nothing half-written; goes on with the same bits"
 NO_OTHER_NUMBERS = "one line, or the same bits"
+NUM_KILLS = 8
+"""In one run."""
 TIMEOUT_SECONDS = 45
 """Also of the start, which a busy machine makes long."""
-
-
-def several(quick, many):
-    """A number of trials: few by default, many among the slow tests."""
-    return pytest.mark.parametrize("num_trials", [quick, pytest.param(many, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +62,12 @@ def finish(folder, num_processes=1):
         assert ended.code == 0, ended.said
 
 
-@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-@several(1, 8)
-def test_killed_at_random_moments(undisturbed, tmp_path, tally, num_processes, num_trials):
-    draw = random.Random(num_trials)
-    held = [tally(f"kill -9, {num_processes} process(es)", SAME_BITS) for _ in range(num_trials)]
-    for _ in range(num_trials):
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_killed_at_random_moments(undisturbed, tmp_path, tally, num_processes):
+    draw = random.Random(NUM_KILLS)
+    held = [tally(f"kill -9, {num_processes} process(es)", SAME_BITS) for _ in range(NUM_KILLS)]
+    for _ in range(NUM_KILLS):
         training = begin(tmp_path, num_processes)
         path = tmp_path / "r" / draw.choice(["stage1", "ot_labels_meta"]) / "metrics.jsonl"
         training.wait_for_lines(path, draw.randrange(1, 5))
