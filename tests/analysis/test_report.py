@@ -101,6 +101,16 @@ def test_the_gallery_ranks_images_and_marks_wrong_labels(run):
     assert captions[0] == f"labelled zero, weight {3 / mean:.2f}"
     assert f"labelled zero, really <one>, weight {0.05 / mean:.2f}" in captions[6:8]
     assert page.wrong == 1
+    assert "wrong labels (1)" in page.texts
+
+
+def test_where_nobody_knows_the_truth_no_label_is_called_right(run):
+    path = run / "ot_meta" / "result.json"
+    result = json.loads(path.read_text()) | {"data": {"knows_truth": False}}
+    path.write_text(json.dumps(result))
+    texts = " ".join(Page(page_of(run)[0]).texts)
+    assert "all samples (20)" in texts
+    assert "right labels" not in texts
 
 
 def test_committed_records_give_a_page_without_images(run):

@@ -82,7 +82,8 @@ def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], picture: 
     names = names or [str(label) for label in range(int(given.max()) + 1)]
     classes = np.unique(given)
     shown = NUM_SHOWN if len(classes) <= MANY_CLASSES else NUM_SHOWN_OF_MANY
-    parts = [_histogram(weights, given != true), '<div class="gallery">']
+    knows_truth = (experiment.record.result.get("data") or {}).get("knows_truth", True)
+    parts = [_histogram(weights, given != true if knows_truth else None), '<div class="gallery">']
     for label in classes:
         members = np.flatnonzero(given == label)
         order = members[np.argsort(-weights[members], kind="stable")]
@@ -115,9 +116,12 @@ def _figure(image: str, weight: float, given: str, true: str) -> str:
     return f'<figure{kind}><img src="{image}" alt="{text}" title="{text}"><figcaption>{weight:.2f}{note}</figcaption></figure>'
 
 
-def _histogram(weights: np.ndarray, wrong: np.ndarray) -> str:
-    groups: Sequence[tuple[str, np.ndarray, str]] = [("right labels", weights[~wrong], BLUE)]
-    if wrong.any():
+def _histogram(weights: np.ndarray, wrong: np.ndarray | None) -> str:
+    """Of all samples, in two colours where it is known which labels are wrong."""
+    groups: Sequence[tuple[str, np.ndarray, str]] = [("all samples", weights, BLUE)]
+    if wrong is not None:
+        groups = [("right labels", weights[~wrong], BLUE)]
+    if wrong is not None and wrong.any():
         groups = [*groups, ("wrong labels", weights[wrong], VERMILLION)]
     keys = "".join(f'<span><i style="background:{color}"></i>{name} ({len(found)})</span>' for name, found, color in groups)
     chart = histogram(groups, "weight (mean 1)")
