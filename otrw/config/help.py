@@ -98,7 +98,9 @@ def section_in_full(name: str, values: Mapping[str, object]) -> str:
             lines += [f"{section.name}: {section.description}"]
         for setting in chosen:
             kind = " | ".join(setting.choices) or setting.kind
-            lines += ["", *textwrap.wrap(f"--{setting.path} {shown(values[setting.path])}", WIDTH, break_on_hyphens=False)]
+            typed = f"--{setting.path} {shown(values[setting.path])}"
+            typed = typed if len(typed) <= WIDTH else typed.replace(",", ", ")
+            lines += ["", *textwrap.wrap(typed, WIDTH, break_on_hyphens=False)]
             indent = " " * INDENT
             for text in (f"({kind})", setting.description):
                 lines += textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from otrw.config.tree import Variant
-from otrw.errors import UserError
+from otrw.errors import UserError, shown
 
 
 def with_variant_list(arguments: Sequence[str]) -> list[str]:
@@ -40,6 +40,6 @@ def _known(name: str) -> str:
     variants = get_args(Variant)
     if name in variants:
         return name
-    nearest = difflib.get_close_matches(name, variants, 1, cutoff=0.5)
-    remedy = f"did you mean {nearest[0]!r}?" if nearest else "write them as --variants ot_meta,class_balanced_meta"
-    raise UserError(f"variants must be of {', '.join(variants)}, got {name!r}; {remedy}")
+    nearest = difflib.get_close_matches(name, variants, 2, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(nearest)}?" if nearest else "write them as --variants ot_meta,class_balanced_meta;"
+    raise UserError(f"variants must be known ones, got {shown(name)}; {remedy} --help variants lists all")

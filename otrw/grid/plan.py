@@ -24,9 +24,8 @@ def print_plan(console: Console, jobs: list[Job], states: dict[str, dict[Variant
     seeds = sorted({job.config.run.seed for job in jobs})
     num_done = sum(state.is_done for variants in states.values() for state in variants.values())
     num_variants = sum(len(variants) for variants in states.values())
-    table = Table(
-        title=f"{len(jobs)} runs, {num_done} of {num_variants} variants done", title_justify="left", title_style="bold"
-    )
+    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+    table = Table(title=f"{runs}, {num_done} of {num_variants} variants done", title_justify="left", title_style="bold")
     for name, justify in (("preset", "left"), ("data set", "left"), ("factor", "right"), ("variants", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for seed in seeds:
@@ -70,7 +69,7 @@ def print_estimate(
     speed = images_per_second(jobs[0].config, accelerator.device, precision=accelerator.mixed_precision)
     at_once = len(gpus) if gpus else min(num_processes, cores)
     hours = left / 3 / speed / at_once / 3600
-    where = f"{len(gpus)} GPU" if gpus else f"{at_once} CPU processes"
+    where = f"{len(gpus)} GPU" if gpus else f"{at_once} CPU process{'es' if at_once > 1 else ''}"
     text = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
     console.print(
         f"about {text} on {where}, at {speed:.0f} training images a second of {jobs[0].config.model.name} "

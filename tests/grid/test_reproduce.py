@@ -1,6 +1,7 @@
 """launch/reproduce.py as a user runs it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+from otrw.commands import experiment
+from otrw.commands.reproduce import main
+from otrw.errors import UserError, UserInterrupt
+from otrw.grid.runner import Grid
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--presets", "digits_lt", "--datasets", "digits", "--factors", "20", "--seeds", "0", "1"]
@@ -23,30 +29,47 @@ def call(*arguments):
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment, timeout=280)
 
 
+def called(capsys, *arguments):
+    """What the command prints, without a process of its own."""
+    main([*map(str, arguments)])
+    return capsys.readouterr().out
+
+
 def results(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
 
 
-def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path):
+def test_a_grid_is_planned_trained_and_then_left_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    small = [*SMALL, *SHORT, "--model.width_multiplier", "0.25", "--data.num_meta_per_class", "4"]
     runs = tmp_path / "runs"
-    plan = call(*SMALL, *SHORT, "--directory", runs, "--dry-run")
-    assert plan.returncode == 0, plan.stderr
-    assert "2 runs, 0 of 6 variants done" in plan.stdout
-    assert "images a second" in " ".join(plan.stdout.split())
+    plan = called(capsys, *small, "--directory", runs, "--dry-run")
+    assert "2 runs, 0 of 6 variants done" in plan
+    assert "images a second" in " ".join(plan.split())
     assert not runs.exists()
-    assert all(len(line) <= 80 for line in plan.stdout.splitlines())
+    assert all(len(line) <= 80 for line in plan.splitlines())
 
-    trained = call(*SMALL, *SHORT, "--directory", runs)
+    trained = call(*small, "--directory", runs)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "2 of 2 runs done" in trained.stdout
     first = results(runs)
     assert len(first) == 6
 
-    again = call(*SMALL, *SHORT, "--directory", runs)
-    assert again.returncode == 0
-    assert "6 of 6 variants done" in again.stdout
-    assert "starts" not in again.stdout
+    again = called(capsys, *small, "--directory", runs)
+    assert "6 of 6 variants done" in again
+    assert "starts" not in again
+    assert f"make_table.py {runs}" in again or f"table {runs}" in again
     assert results(runs) == first
+
+
+def test_ctrl_c_says_the_command_that_goes_on(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Grid, "train", interrupted)
+    with pytest.raises(UserInterrupt) as interrupt:
+        main([*SMALL, *SHORT, "--directory", str(tmp_path)])
+    assert interrupt.value.command.endswith(shlex.join([*SMALL, *SHORT, "--directory", str(tmp_path)]))
 
 
 @pytest.mark.slow
@@ -114,9 +137,23 @@ def test_a_failing_run_is_named_with_its_reason_and_the_exit_code_tells(tmp_path
         (["--no.such", "1"], "no.such"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    done = call("--directory", tmp_path / "runs", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_line_before_anything_is_written(arguments, message, tmp_path):
+    with pytest.raises(UserError) as error:
+        main(["--directory", str(tmp_path / "runs"), *arguments])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_bad_input_ends_the_script_with_code_2(tmp_path):
+    done = call("--directory", tmp_path / "runs", "--concurrent", "0")
+    assert (done.returncode, done.stderr) == (2, "error: --concurrent must be >= 1, got 0\n")
+
+
+def test_a_study_counts_the_conditions_that_were_chosen(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Grid, "train", lambda *_: [])
+    chosen = ["--datasets", "digits", "--seeds", "0", "--cells", "symmetric40", "--directory", str(tmp_path)]
+    experiment.main("noise_tail", chosen)
+    out = capsys.readouterr().out
+    assert out.startswith("Wrong labels and a long tail: 1 of 7 conditions")
+    assert "1 run, " in out
