@@ -31,10 +31,12 @@ def call(folder, *arguments, launcher=(), **variables):
     )
 
 
-def call_here(monkeypatch, capfd, *arguments):
+def call_here(monkeypatch, capfd, *arguments, **variables):
     """The script run in this process as Python runs it: (exit code, lines on standard error)."""
     for name in LAUNCHER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", [SCRIPT, *arguments])
     capfd.readouterr()
     with pytest.raises(SystemExit) as leaving:
@@ -53,26 +55,11 @@ def assert_nothing_left(folder):
     assert [path for path in folder.rglob("*") if path.name != "runs"] == []
 
 
-def test_an_unknown_preset(tmp_path):
+def test_an_unknown_preset_by_a_process_of_its_own(tmp_path):
     done = call(tmp_path, "--config", "cifar11")
     assert done.returncode == 2
     assert done.stdout == ""
     assert_one_error(done.stderr.splitlines(), "'cifar11'", "digits_lt", "cifar10_lt")
-    assert_nothing_left(tmp_path)
-
-
-def test_a_meta_set_larger_than_a_class(tmp_path):
-    done = call(tmp_path, "--data.num_meta_per_class=500")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert_one_error(done.stderr.splitlines(), "data.num_meta_per_class", "got 500", "images of class")
-    assert_nothing_left(tmp_path)
-
-
-def test_a_launcher_that_started_one_process_where_several_were_asked_for(tmp_path):
-    done = call(tmp_path, MASTER_ADDR="127.0.0.1")
-    assert done.returncode == 2
-    assert_one_error(done.stderr.splitlines(), "WORLD_SIZE", "MASTER_ADDR", "launch/accelerate/cpu_2.yaml", "torchrun")
     assert_nothing_left(tmp_path)
 
 
@@ -94,12 +81,13 @@ def test_two_processes_print_an_error_once(tmp_path):
         (["--ot.epsilon", "0"], ["ot.epsilon must be > 0, got 0"]),
         (["--ot.epsilom", "0.1"], ["--ot.epsilom"]),
         (["--ot.epsilon", "small"], ["ot.epsilon", "'small'"]),
-        (["--variants", "[ot_meta, magic]"], ["variants", "'magic'", "ot_labels_meta"]),
+        (["--variants", "[ot_meta, magic]"], ["variants", "'magic'", "ot_meta,class_balanced_meta", "--help variants"]),
         (["--run.precision", "fp16", "--run.cpu", "true"], ["run.precision", "'fp16'"]),
         (
             ["--config", "cifar10_lt", "--data.root", "nowhere", "--run.cpu", "true"],
             ["data.root", "'nowhere'", "--data.download"],
         ),
+        (["--data.num_meta_per_class", "500", "--run.cpu", "true"], ["data.num_meta_per_class", "got 500", "images of class"]),
         (["--data.imbalance_factor", "5000", "--run.cpu", "true"], ["data.imbalance_factor", "5000"]),
         (["--stage1.checkpoint", "nowhere", "--run.cpu", "true"], ["stage1.checkpoint nowhere cannot be read"]),
         (["--run.resume", "nowhere"], ["run.resume", "'nowhere'"]),
@@ -115,6 +103,13 @@ def test_bad_input(arguments, parts, tmp_path, monkeypatch, capfd):
     code, lines = call_here(monkeypatch, capfd, *arguments, "--run.directory", str(tmp_path / "runs"))
     assert code == 2
     assert_one_error(lines, *parts)
+    assert_nothing_left(tmp_path)
+
+
+def test_a_launcher_that_started_one_process_where_several_were_asked_for(tmp_path, monkeypatch, capfd):
+    code, lines = call_here(monkeypatch, capfd, "--run.directory", str(tmp_path / "runs"), MASTER_ADDR="127.0.0.1")
+    assert code == 2
+    assert_one_error(lines, "WORLD_SIZE", "MASTER_ADDR", "launch/accelerate/cpu_2.yaml", "torchrun")
     assert_nothing_left(tmp_path)
 
 
