@@ -7,9 +7,10 @@
     python analysis/make_table.py --write README.md                 # between its markers, committed records only
     python analysis/make_table.py --study noise_tail                # a study of analysis/experiments/ instead
 
-Of the committed records the table shows the paper's cells at full schedule, one row a method; of folders that are named, and of
-runs/, everything. A mean is taken over seeds of one method only; settings that differ from the preset's stand in a footnote.
-Where a method and seed is there twice, it counts once: local runs win over committed ones, then the folder named first.
+Of the committed records the table shows the paper's cells at full schedule, one row a method; of runs/, everything; of folders
+that are named, their data sets alone. A mean is taken over seeds of one method only; settings that differ from the preset's
+stand in a footnote. Where a method and seed is there twice, it counts once: local runs win over committed ones, then the folder
+named first.
 """
 
 import argparse
@@ -48,12 +49,13 @@ def main(arguments: Sequence[str]) -> None:
     for line in (*loaded.problems, *(loaded.repeated if options.verbose else loaded.summary())):
         print(line, file=sys.stderr)
     experiments, left_out = (loaded.experiments, None) if options.all else _selected(loaded.experiments, options)
+    in_folders = [experiment.setting.dataset for experiment in experiments] if options.records else []
     blocks = make_blocks(
         experiments,
         read_published(),
         metric=options.metric,
         presets=options.preset,
-        datasets=options.dataset,
+        datasets=options.dataset or list(dict.fromkeys(in_folders)),
         all_published=options.against == "published",
     )
     if options.write:

@@ -179,6 +179,14 @@ def test_epochs_are_marked_by_whole_numbers():
     assert 0.5 in ticks(2.0)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.74, 1.22), (0.999, 1.001), (0.5, 2.9), (1e-5, 1e3), (1.0, 1.0)])
+def test_a_histogram_has_numbers_enough_to_be_read(low, high):
+    chart = histogram([("weights", np.geomspace(low, high, 100), "red")], "weight")
+    numbers = [float(text) for text in re.findall(r'text-anchor="middle"[^>]*>([0-9.e+-]+)<', chart)]
+    assert 3 <= len(numbers) <= 9
+    assert numbers == sorted(numbers)
+
+
 def test_labels_of_a_wide_histogram_do_not_overlap():
     chart = histogram([("weights", np.logspace(-5, 3, 500), "red")], "weight")
     places = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="236.0" text-anchor="middle"', chart)]

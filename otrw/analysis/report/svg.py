@@ -55,6 +55,8 @@ def histogram(groups: Sequence[tuple[str, np.ndarray, str]], x_title: str, num_b
     ticks_y = ticks(float(np.sum(counts, axis=0).max()))
     y_scale, step = (HEIGHT - TOP - BOTTOM) / ticks_y[-1], (WIDTH - LEFT - RIGHT) / num_bins
     marks = [base * 10.0**power for power in range(-6, 6) for base in (1, 2, 5)]
+    if sum(low <= math.log10(mark) <= high for mark in marks) < 3:  # a narrow range: evenly spaced round numbers
+        marks = [mark for mark in _step_ticks(10.0**low, 10.0**high) if mark > 0]
     shown = [(mark, LEFT + (math.log10(mark) - low) / (high - low) * (WIDTH - LEFT - RIGHT)) for mark in marks]
     shown = [(mark, place) for mark, place in shown if LEFT - 1 <= place <= WIDTH - RIGHT + 1]
     apart = [place for place in shown if place[0] / 10.0 ** math.floor(math.log10(place[0]) + 1e-9) < 1.5]
@@ -74,14 +76,24 @@ def histogram(groups: Sequence[tuple[str, np.ndarray, str]], x_title: str, num_b
     return _svg(parts, html.escape(f"Histogram of {x_title}: {', '.join(name for name, _, _ in groups)}"))
 
 
+def _step_ticks(low: float, high: float) -> list[float]:
+    """Round numbers, evenly spaced, from low to high."""
+    step = _round_step((high - low) / MOST_TICKS)
+    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
 def ticks(highest: float, whole: bool = False) -> list[float]:
     """Round numbers, or whole ones, from 0 to at least `highest`."""
     if not highest > 0:
         return [0.0, 1.0]
-    rough = max(highest / (MOST_TICKS - 1), 1.0 if whole else 0.0)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(base * power for base in (1, 2, 5, 10) if base * power >= rough * (1 - 1e-9))
+    step = _round_step(max(highest / (MOST_TICKS - 1), 1.0 if whole else 0.0))
     return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]
+
+
+def _round_step(rough: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is not below `rough`."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(base * power for base in (1, 2, 5, 10) if base * power >= rough * (1 - 1e-9))
 
 
 def _svg(parts: Sequence[str], label: str) -> str:
