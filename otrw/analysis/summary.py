@@ -44,6 +44,8 @@ def print_result(
     spread = f", mean (std) over {len(runs)} seeds" if len(runs) > 1 else ""
     data = f"{first['dataset']}, imbalance {first['imbalance_factor']:g}"
     console.print(f"Test error in %{spread}: {data}, last epoch", highlight=False)
+    if len(_groups([results for _, results in runs])) > 1:
+        console.print("of all classes, and of those with many, medium and few training samples", highlight=False)
     console.print(_error_table([results for _, results in runs]))
     console.print()
     for line in (*_empty_groups([results for _, results in runs]), *verdict([results for _, results in runs])):
@@ -53,11 +55,9 @@ def print_result(
             console.print(table)
     console.print()
     console.print("On disk, a folder a variant: result.json, metrics.jsonl, weights.parquet, model", highlight=False)
-    for folder, _ in runs[:1]:
-        console.print(f"  {folder}", highlight=False, soft_wrap=True)
-    if len(runs) > 1:
-        names = ", ".join(folder.name.rpartition("-")[2] for folder, _ in runs[1:])
-        console.print(f"  beside it {names}", highlight=False, soft_wrap=True)
+    others = ", ".join(folder.name.rpartition("-")[2] for folder, _ in runs[1:])
+    beside = f", and beside it {others}" if others else ""
+    console.print(f"  {runs[0][0]}{beside}", highlight=False, soft_wrap=True)
     if next_commands:
         console.print("Next")
     for label, command in next_commands:
@@ -136,7 +136,7 @@ def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list
 def _error_table(seeds: Sequence[Results]) -> Table:
     table = _plain_table()
     table.add_column("", overflow="fold")
-    groups = {name: key for name, key in GROUPS.items() if _has_values(seeds, key)}
+    groups = _groups(seeds)
     for name in groups:
         table.add_column(name, justify="right", overflow="fold")
     errors = {variant: mean_std([results[variant]["test"]["error"] for results in seeds])[0] for variant in seeds[0]}
@@ -146,6 +146,10 @@ def _error_table(seeds: Sequence[Results]) -> Table:
         style = "bold" if error == best and not is_oracle(variant) else ""
         table.add_row(TITLES[variant], *cells, style=style)
     return table
+
+
+def _groups(seeds: Sequence[Results]) -> dict[str, str]:
+    return {name: key for name, key in GROUPS.items() if _has_values(seeds, key)}
 
 
 def _has_values(seeds: Sequence[Results], key: str) -> bool:

@@ -49,8 +49,7 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
         lines += [
             f"- stage 2: {stage2.trainable}, {stage2.rounds} x {stage2.epochs} epochs, learning rate "
             f"{stage2.optimizer.learning_rate:g}, meta loss x {stage2.meta_loss_factor:g}",
-            f"- weights: {config.ot.weights}, epsilon {config.ot.epsilon:g}, mixing {config.ot.mixing:g}, label transport "
-            f"{config.ot.label_transport:g}",
+            f"- weights: {config.ot.weights}{_transport(config)}",
         ]
     weights = result.get("weights", {})
     if weights.get("wrong_label_mass") is not None:
@@ -59,3 +58,11 @@ def run_text(config: Config, result: dict, folder: Path) -> str:
     figures = result["test"]
     lines += [f"| {title} | {figures[key]:.1f} |" for key, title in FIGURES.items() if figures.get(key) is not None]
     return "\n".join(lines)
+
+
+def _transport(config: Config) -> str:
+    """Settings of the transport, where there is one."""
+    ot = config.ot
+    if not config.variants[0].startswith("ot"):
+        return ""
+    return f", epsilon {ot.epsilon:g}, mixing {ot.mixing:g}, label transport {ot.label_transport:g}"

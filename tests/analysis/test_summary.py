@@ -148,6 +148,6 @@ def test_standard_error_is_the_binomials_and_a_few_samples_without_error_prove_l
 
 def test_where_it_is_and_what_next():
     text = printed(THREE, next_commands=NEXT)
-    assert "  runs/a-seed0\n  beside it seed1, seed2\n" in text
+    assert "  runs/a-seed0, and beside it seed1, seed2\n" in text
     for label, command in NEXT:
         assert f"  {label:<7} {command}\n" in text

@@ -211,6 +211,8 @@ def test_the_text_of_a_run_says_what_was_trained_on_what_and_how_it_ended(tmp_pa
     assert "few-shot" not in text  # there is no figure for it
     stage1 = run_text(variant_config(parse_config([]), "stage1"), RESULT | {"weights": {}}, Path("runs/mine/stage1"))
     assert "stage 2" not in stage1
+    control = run_text(variant_config(parse_config([]), "class_balanced_meta"), RESULT, Path("runs/mine/class_balanced_meta"))
+    assert "weights: class_balanced\n" in control  # without settings of a transport that there is not
     written = journal(tmp_path)
     written.describe(config, RESULT)
     written.close()
