@@ -208,6 +208,7 @@ def flaky_trial(config, job):
     tune.report({"validation/balanced_error": 1.0, "epoch": EPOCHS, "finished": True, "seconds": 0.0, "started": 0.0})
 
 
+@pytest.mark.slow
 def test_failed_trials_are_tried_again_then_reported_and_do_not_end_the_search(own_ray, tmp_path, monkeypatch):
     own_ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr("otrw.tuning.ray_search.run_trial", flaky_trial)
