@@ -298,8 +298,11 @@ class ReleasedLoop:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def bench_processes(_: torch.device, rounds: int) -> list[dict]:
-    """Two processes that share a batch against one; and two runs side by side against one with all threads."""
+def bench_processes(device: torch.device, rounds: int) -> list[dict]:
+    """Two processes that share a batch against one; and two runs side by side against one with all threads.
+
+    Each process finds the device itself.
+    """
     entries = []
     for title, mode in (("float32", "no,false"), ("bfloat16, compiled", "bf16,true")):
         one, two, wide, pair = [], [], [], []
