@@ -22,8 +22,9 @@ def run_distributed(func, world_size, *args, timeout_seconds=120.0):
     if world_size == 1:
         return [func(*args)]
     with tempfile.TemporaryDirectory() as folder:
-        context = torch.multiprocessing.spawn(
-            _run_rank, (func, world_size, folder, timeout_seconds, args), nprocs=world_size, join=False
+        # forked, not spawned: a new interpreter imports torch for seconds, and a test computes for milliseconds
+        context = torch.multiprocessing.start_processes(
+            _run_rank, (func, world_size, folder, timeout_seconds, args), world_size, join=False, start_method="fork"
         )
         deadline = time.monotonic() + timeout_seconds
         while not context.join(timeout=max(0.0, deadline - time.monotonic())):
