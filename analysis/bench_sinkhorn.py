@@ -405,18 +405,20 @@ def markdown(entries: list[dict]) -> str:
     order = {size: i for i, size in enumerate(SIZES)}
     for cell in sorted(cells, key=lambda c: (order.get(c[0], 99), c[3], -c[1], -c[2])):
         here = [e for e in entries if (e["size"], e["epsilon"], e["target_error"], e["threads"]) == cell]
-        (own,) = (e for e in here if e["solver"] == "otrw")
         peers = [e for e in here if e["solver"] in PEERS]
-        there = sorted((e for e in peers if e["reached"]), key=lambda e: e["times_otrw"])
-        if there:
-            peer = f"{there[0]['solver']} ({there[0]['iterations']} iterations) | {there[0]['times_otrw']:.1f}"
-        else:
-            nearest = min(peers, key=lambda e: e["error"], default=None)
-            peer = "no peer | "
-            if nearest is not None:
-                peer = f"none; {nearest['solver']} is at {nearest['error']:.0e} | > {nearest['times_otrw']:.1f}"
-        reached = "" if own["reached"] else f" (at {own['error']:.0e})"
-        lines.append(f"| {cell[0]}, {cell[1]:g} | {cell[2]:.0e} | {cell[3]} | {_compared(own):.3g}{reached} | {peer} |")
+        there = min((e for e in peers if e["reached"]), key=_compared, default=None)
+        nearest = min(peers, key=lambda e: e["error"], default=None)
+        for own in [e for e in here if e["solver"] == "otrw" or "batch" in e["solver"]]:  # of a batch, the time of one problem
+            if there is not None:
+                peer = f"{there['solver']} ({there['iterations']} iterations) | {_compared(there) / _compared(own):.2g}"
+            elif nearest is not None:
+                ratio = _compared(nearest) / _compared(own)
+                peer = f"none; {nearest['solver']} is at {nearest['error']:.0e} | > {ratio:.2g}"
+            else:
+                peer = "no peer | "
+            reached = "" if own["reached"] else f" (at {own['error']:.1e})"
+            name = f"{cell[0]}, {cell[1]:g}{own['solver'].removeprefix('otrw').replace(' batch', ', batch')}"
+            lines.append(f"| {name} | {cell[2]:.0e} | {cell[3]} | {_compared(own):.3g}{reached} | {peer} |")
     return "\n".join(lines)
 
 
