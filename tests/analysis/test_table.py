@@ -378,11 +378,11 @@ def test_the_command_loads_no_torch(root):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metric", "fewest"], "error: --metric must be one of"),
-        (["--preset", "weak"], "error: --preset must be one of"),
+        (["analysis/results", "--metric", "fewest"], "error: --metric must be one of"),
+        (["analysis/results", "--preset", "weak"], "error: --preset must be one of"),
         (["nowhere"], "error: records must be in a folder, got 'nowhere'"),
         (["--write", "pyproject.toml"], "error: pyproject.toml must hold <!-- table: begin -->"),
-        (["--format", "csv", "--output", "nowhere/table.csv"], "error: --output must be writable"),
+        (["analysis/results", "--format", "csv", "--output", "nowhere/table.csv"], "error: --output must be writable"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_2(arguments, message):
