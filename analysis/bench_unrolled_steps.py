@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ot
@@ -29,15 +30,17 @@ from otrw.records import ledger
 
 RECORD = Path(__file__).resolve().parent / "results" / "benchmarks" / "unrolled-steps-cpu.json"
 EPSILON, BATCH_SIZE, EMBEDDING_SIZE = 0.1, 16, 64
+TOLERANCE = 0.1
 AGREEMENT_BATCHES, MAX_ITERATIONS = 20, 200
-STEP = {
-    "epsilon": EPSILON,
-    "max_iterations": MAX_ITERATIONS,
-    "tolerance": 0.1,
-    "stopping": "potential",
-    "learning_rate": 1.0,
-    "weight_decay": 0.0,
-}
+step = partial(
+    unrolled_step,
+    epsilon=EPSILON,
+    max_iterations=MAX_ITERATIONS,
+    stopping="potential",
+    learning_rate=1.0,
+    weight_decay=0.0,
+)
+"""Whose change of theta is the gradient."""
 
 
 def make_batches(num_classes: int, num_batches: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +58,7 @@ def make_batches(num_classes: int, num_batches: int) -> tuple[Tensor, Tensor]:
 
 def at_once(cost: Tensor, theta: Tensor) -> Tensor:
     """Gradients (B, n) of all batches by one call."""
-    return theta - unrolled_step(cost, theta, **STEP).theta  # type: ignore[arg-type]
+    return theta - step(cost, theta, tolerance=TOLERANCE).theta
 
 
 def one_by_one(cost: Tensor, theta: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ def by_pot(cost: Tensor, theta: Tensor, iterations: list[int]) -> Tensor:
 def compare(num_classes: int, num_batches: int, rounds: int) -> dict:
     """All three, taking turns."""
     cost, theta = make_batches(num_classes, num_batches)
-    results = [unrolled_step(c, t, **STEP).result for c, t in zip(cost, theta, strict=True)]  # type: ignore[arg-type]
+    results = [step(c, t, tolerance=TOLERANCE).result for c, t in zip(cost, theta, strict=True)]
     iterations = [result.num_iterations for result in results]
     ways: dict[str, Callable[[], Tensor]] = {
         "at_once": lambda: at_once(cost, theta),
@@ -93,8 +96,7 @@ def compare(num_classes: int, num_batches: int, rounds: int) -> dict:
             seconds[name] = min(seconds[name], time.process_time() - begin)
     few = slice(AGREEMENT_BATCHES)
     ours = cost[few], theta[few]
-    step = unrolled_step(*ours, **{**STEP, "tolerance": 0.0})  # type: ignore[arg-type]
-    gradient = theta[few] - step.theta
+    gradient = theta[few] - step(*ours, tolerance=0.0).theta
     difference = (by_pot(*ours, [MAX_ITERATIONS] * AGREEMENT_BATCHES) - gradient).abs().max()
     return {
         "classes": num_classes,

@@ -84,8 +84,10 @@ def ratio_entry(name: str, baseline: str, slow_seconds: list[float], fast_second
 def print_entries(console: Console, entries: list[dict]) -> None:
     """The ratios as a table, and what is known of each below it."""
     table = Table(title="Speed, as a ratio to the baseline", title_justify="left", title_style="bold")
-    for column, justify in (("", "left"), ("against", "left"), ("ratio", "right"), ("lowest to highest", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column()
+    table.add_column("against")
+    table.add_column("ratio", justify="right")
+    table.add_column("lowest to highest", justify="right")
     for entry in entries:
         table.add_row(entry["name"], entry["baseline"], f"{entry['ratio']:g}", f"{entry['low']:g} to {entry['high']:g}")
     console.print(table)

@@ -72,7 +72,10 @@ def checked_rows(
     except (UserError, ValueError) as error:
         problem = error
     distributed.raise_anywhere(problem)
-    rows = Rows(embeddings, labels, predictions, torch.arange(num_samples, device=device))  # type: ignore[arg-type]
+    assert isinstance(embeddings, Tensor)
+    assert isinstance(labels, Tensor)
+    assert predictions is None or isinstance(predictions, Tensor)
+    rows = Rows(embeddings, labels, predictions, torch.arange(num_samples, device=device))
     if index is None:
         return rows
     index = torch.as_tensor(index).to(device)
