@@ -33,7 +33,10 @@ def told(folder: Path | None, stop: StopRequest) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if not isinstance(error, RunEndedError):
-            _raise_with(folder, distributed.lost_process(error))
+            problem = distributed.lost_process(error)
+            if problem is not None and stop.signal is not None:  # the other one heard the signal too, and left at once
+                raise UserInterrupt(folder, signal_number=stop.signal) from None
+            _raise_with(folder, problem)
         raise
 
 
