@@ -20,9 +20,11 @@ def test_a_process_that_left_at_a_signal_both_heard_is_no_failure_of_its_own(tmp
         raise RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5555")
     assert caught.value.folder == tmp_path
     if heard:
-        assert caught.type is UserInterrupt and caught.value.signal == heard
+        assert caught.type is UserInterrupt
+        assert caught.value.signal == heard
     else:
-        assert caught.type is RunEndedError and "another process has ended" in str(caught.value)
+        assert caught.type is RunEndedError
+        assert "another process has ended" in str(caught.value)
 
 
 def test_an_error_of_ones_own_stays_what_it_is_whatever_was_heard(tmp_path):
