@@ -1,6 +1,6 @@
-"""The figure of a study: a row of panels a data set, a panel a condition, a line a method: its difference to a reference."""
+"""The figure of a study: a panel a condition, a line a method, its difference to a reference; data sets side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,19 +19,23 @@ SHOWN = 1.3
 def study_figure(tables: Sequence[StudyTable]) -> Figure:
     """Draw tables of one study and one metric, each against its reference."""
     drawn = [(table, _variants(table), _cells(table)) for table in tables]
-    columns = max(len(cells) for _, _, cells in drawn)
-    heights = [0.75 + 0.17 * len(variants) for _, variants, _ in drawn]
-    figure = new_figure(2.6 + 1.45 * columns, sum(heights) + 0.7)
-    grid = figure.subplots(len(drawn), columns, squeeze=False, height_ratios=heights)
-    for row, (table, variants, cells) in zip(grid, drawn, strict=True):
-        most = _most(table, variants, cells)
-        for number, axes in enumerate(row):
-            if number >= len(cells):
-                axes.set_visible(False)
-                continue
-            _panel(axes, table, variants, cells[number], most)
-            axes.set_yticks(range(len(variants)), [label(name) for name in variants] if number == 0 else [])
-        row[0].set_ylabel(table.title.removeprefix(f"{table.study.title}: ").split(".")[0], fontsize=9, fontweight="bold")
+    rows = _packed([len(cells) for _, _, cells in drawn])
+    heights = [max(0.75 + 0.17 * len(drawn[index][1]) for index in row) for row in rows]
+    figure = new_figure(max(_width(len(drawn[index][2]) for index in row) for row in rows), sum(heights) + 0.7)
+    lines = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for line, row in zip(lines, rows, strict=True):
+        widths = [_width([len(drawn[index][2])]) for index in row]
+        empty = max(0.0, float(figure.get_figwidth()) - sum(widths))
+        parts = line.subfigures(1, len(row) + (empty > 0), squeeze=False, width_ratios=widths + [empty] * (empty > 0))[0]
+        for part, index in zip(parts, row, strict=False):
+            table, variants, cells = drawn[index]
+            most = _most(table, variants, cells)
+            panels = part.subplots(1, len(cells), squeeze=False)[0]
+            for number, (axes, cell) in enumerate(zip(panels, cells, strict=True)):
+                _panel(axes, table, variants, cell, most)
+                axes.set_yticks(range(len(variants)), [label(name) for name in variants] if number == 0 else [])
+            data_set = table.title.removeprefix(f"{table.study.title}: ").split(".")[0]
+            panels[0].set_ylabel(data_set, fontsize=9, fontweight="bold")
     first = tables[0]
     figure.supxlabel(
         f"{first.metric}: difference to {label(str(first.reference))} over the same seeds, with its 95 % interval; "
@@ -40,6 +44,23 @@ def study_figure(tables: Sequence[StudyTable]) -> Figure:
     )
     add_title(figure, f"{first.study.title} ({_seeds(tables)})")
     return figure
+
+
+def _packed(sizes: Sequence[int]) -> list[list[int]]:
+    """Places of tables with so many panels, in rows no wider than the widest of them, in order."""
+    rows: list[list[int]] = []
+    widest = _width([max(sizes)])
+    for index, size in enumerate(sizes):
+        if rows and _width([size, *(sizes[other] for other in rows[-1])]) <= widest:
+            rows[-1].append(index)
+        else:
+            rows.append([index])
+    return rows
+
+
+def _width(sizes: Iterable[int]) -> float:
+    """Inches that tables with so many panels take beside each other, each with the names of its methods."""
+    return sum(2.6 + 1.45 * size for size in sizes)
 
 
 def _variants(table: StudyTable) -> list[str]:
