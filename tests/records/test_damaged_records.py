@@ -117,6 +117,17 @@ def _paths(value, before=()):
             yield from _paths(one, (*before, number))
 
 
+def test_a_factor_that_is_gone_from_the_settings_is_a_problem_and_no_other_method(two):
+    root, damaged, whole = two
+    content = yaml.safe_load(whole["config.yaml"])
+    content["data"]["imbalance_factor"] = None
+    (damaged / "config.yaml").write_text(yaml.safe_dump(content))
+    seeds, problems = table_of(root)
+    (damaged / "config.yaml").write_bytes(whole["config.yaml"])
+    assert set(seeds) == {0}
+    assert len(problems) == 1
+
+
 @given(st.data())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_value_in_any_place(two, data):
