@@ -161,9 +161,7 @@ def _check_agreement(record: Record) -> None:
             raise UserError(f"result.json: {key} must be that of config.yaml, {wanted}, got {found}")
     data = config.get("data")
     if isinstance(data, dict) and data.get("source") in KNOWN_DATA and data.get("imbalance_factor", 0) is None:
-        raise UserError(
-            f"config.yaml: data.imbalance_factor must be {result['imbalance_factor']}, as in result.json, got null"
-        )
+        raise UserError(f"config.yaml: data.imbalance_factor must be {result['imbalance_factor']}, as in result.json, got null")
     precision = record.environment.get("precision")
     if precision not in (None, "no", "bf16", "fp16"):
         raise UserError(f"environment.json: precision must be no, bf16 or fp16, got {str(precision)[:40]!r}")
