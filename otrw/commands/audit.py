@@ -30,6 +30,8 @@ NUM_SHOWN = 12
 SUSPICIOUS = 0.5
 """Share of labels said to be wrong, above which it is the net that is doubted."""
 PREFERRED = (
+    "ot_learned_meta",
+    "ot_learned_labels_meta",
     "ot_noise_aware_meta",
     "ot_noise_aware_labels_meta",
     "ot_labels_meta",

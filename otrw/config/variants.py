@@ -31,6 +31,8 @@ TITLES: dict[str, str] = {
     "ot_noise_aware": "noise-aware OT weights",
     "ot_noise_aware_meta": "noise-aware OT weights + meta images",
     "ot_noise_aware_labels_meta": "noise-aware OT weights, OT labels + meta",
+    "ot_learned_meta": "learned-cost OT weights + meta images",
+    "ot_learned_labels_meta": "learned-cost OT weights, OT labels + meta",
     "oracle": "oracle: wrong labels dropped",
     "oracle_meta": "oracle + meta images",
 }
@@ -51,6 +53,8 @@ WEIGHTS_OF_KIND: dict[str, WeightsName] = {
     "meta_weight_net": "meta_weight_net",
     "ot_noise_aware": "noise_aware",
     "ot_noise_aware_labels": "noise_aware",
+    "ot_learned": "noise_aware",
+    "ot_learned_labels": "noise_aware",
     "oracle": "oracle",
 }
 """ot.weights of each kind of variant; the others with OT keep what is configured."""
@@ -74,6 +78,8 @@ def variant_config(config: Config, variant: Variant) -> Config:
         if WEIGHTS_OF_KIND[kind] == "noise_aware":
             ot = replace(ot, scope="dataset", reference="samples")  # nothing else makes sense to it
         ot = replace(ot, weights=WEIGHTS_OF_KIND[kind])
+        if kind.startswith("ot_learned"):
+            ot = replace(ot, plan_cost="probe")
     if kind in LOSS_OF_KIND:
         stage2 = replace(stage2, loss=replace(stage2.loss, name=LOSS_OF_KIND[kind]))
     if not kind.endswith("_labels"):

@@ -77,7 +77,14 @@ CLEANERS: tuple[Variant, ...] = (
     "early_learning_meta",
     "meta_weight_net_meta",
 )
-TRANSPORT: tuple[Variant, ...] = ("ot_meta", "ot_labels_meta", "ot_noise_aware_meta", "ot_noise_aware_labels_meta")
+TRANSPORT: tuple[Variant, ...] = (
+    "ot_meta",
+    "ot_labels_meta",
+    "ot_noise_aware_meta",
+    "ot_noise_aware_labels_meta",
+    "ot_learned_meta",
+    "ot_learned_labels_meta",
+)
 EVERYONE: tuple[Variant, ...] = ("stage1", *CONTROLS, *TRUSTED, *CLEANERS, *TRANSPORT, "oracle_meta")
 FEW: tuple[Variant, ...] = ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta")
 CLEAN = Cell("clean", {"data.label_noise": "none", "data.label_noise_rate": 0.0}, "", 0.0, ("symmetric", "similar", "instance"))
@@ -167,7 +174,15 @@ STUDIES: dict[str, Study] = {
             name="finding_wrong_labels",
             title="Finding wrong labels",
             cells=NOISE_TAIL.cells[1:],
-            variants=(*TRUSTED[:1], "small_loss_meta", "out_of_fold_meta", "cleanlab_meta", "ot_meta", "ot_noise_aware_meta"),
+            variants=(
+                *TRUSTED[:1],
+                "small_loss_meta",
+                "out_of_fold_meta",
+                "cleanlab_meta",
+                "ot_meta",
+                "ot_noise_aware_meta",
+                "ot_learned_meta",
+            ),
             metrics=QUALITY,
             records="noise_tail",
             reference="cleanlab_meta",

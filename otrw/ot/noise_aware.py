@@ -105,25 +105,21 @@ def noise_aware_plan(
     means, sizes = class_means(reference, trusted_labels, num_classes)
     everything = torch.ones(len(x), dtype=torch.float64, device=x.device)
     given_sizes, given_sums = _by_given_label(everything, x, labels, num_classes, sum_samples)
-    num_samples = float(given_sizes.sum())
     prototypes = torch.where((sizes > 0)[:, None], means, given_sums / given_sizes.clamp_min(1)[:, None])
     is_known = (sizes > 0) | (given_sizes > 0)
     share = is_known.double() / is_known.sum()
     transition = symmetric_transition(num_classes, INITIAL_NOISE_RATE, share)
-    log_q = _log_plan(x, labels, prototypes, share, transition, metric)
+    log_q = plan_of_cost(metric.squared_distance(x, prototypes) / 2, labels, share, transition)
     change = 0.0
     for _ in range(num_rounds):
-        joint, agreeing, sums = _moments(log_q, x, labels, sum_samples)
-        before, share = share, joint.sum(1) / num_samples
+        before = share
+        share, transition, agreeing, sums = _estimates(log_q, labels, transition_prior, x, sum_samples)
         change = float((share - before).abs().sum())
-        noise_rate = float(1 - agreeing.sum() / num_samples)
-        transition = joint + transition_prior * num_samples / num_classes * symmetric_transition(num_classes, noise_rate, joint)
-        transition = transition / transition.sum(1, keepdim=True)
         counted = torch.where(sizes > 0, torch.minimum(agreeing, prototype_cap * sizes), agreeing)
         factor = torch.where(agreeing > 0, counted / agreeing.clamp_min(torch.finfo(torch.float64).tiny), 0)
         moved = (sizes[:, None] * means + factor[:, None] * sums) / (sizes + counted).clamp_min(1e-12)[:, None]
         prototypes = torch.where((sizes + counted > 1e-12)[:, None], moved, prototypes)
-        log_q = _log_plan(x, labels, prototypes, share, transition, metric)
+        log_q = plan_of_cost(metric.squared_distance(x, prototypes) / 2, labels, share, transition)
     return NoiseAwarePlan(log_q, transition, share, prototypes, given_sizes, metric, change)
 
 
@@ -193,14 +189,37 @@ def label_mass(
     return mass + share * of_class.to(mass.dtype) * (plan.log_posterior - log_sum).exp()
 
 
-def _log_plan(x: Tensor, labels: Tensor, prototypes: Tensor, share: Tensor, transition: Tensor, metric: Metric) -> Tensor:
-    """(n, C) log softmax_k(log pi_k - C_kn)."""
-    log_prior = (_log(share)[:, None] + _log(transition)).to(x.dtype)  # (C, C): class, given label
-    return (log_prior.T[labels] - metric.squared_distance(x, prototypes) / 2).log_softmax(1)
+def plan_of_cost(cost: Tensor, labels: Tensor, share: Tensor, transition: Tensor) -> Tensor:
+    """(n, C) log softmax_k(log pi_k + log T[k, y_n] - c_nk), in the type of the cost.
+
+    Args:
+        cost: c (n, C) of moving each sample onto each class, but for the part of its label.
+        labels: (n,) given class indices y.
+        share: (C,) pi.
+        transition: (C, C) T.
+    """
+    log_prior = (_log(share)[:, None] + _log(transition)).to(cost.dtype)  # (C, C): class, given label
+    return (log_prior.T[labels] - cost).log_softmax(1)
 
 
-def _moments(log_q: Tensor, x: Tensor, labels: Tensor, sum_samples: SumSamples) -> tuple[Tensor, Tensor, Tensor]:
-    """sum_n q_n(k) 1[y_n = j] (C, C); its diagonal (C,); and sum_n q_n(k) 1[y_n = k] x_n (C, D): in one exchange."""
+def estimates(log_q: Tensor, labels: Tensor, transition_prior: float, sum_samples: SumSamples) -> tuple[Tensor, Tensor]:
+    """pi (C,) and T (C, C) given a plan, replicated, in float64.
+
+    Args:
+        log_q: (n, C) of this process's samples.
+        labels: (n,) their given class indices.
+        transition_prior: beta.
+        sum_samples: all-reduce of a sum over samples.
+    """
+    nothing = log_q.new_zeros(len(labels), 0)
+    share, transition, _, _ = _estimates(log_q, labels, transition_prior, nothing, sum_samples)
+    return share, transition
+
+
+def _estimates(
+    log_q: Tensor, labels: Tensor, transition_prior: float, x: Tensor, sum_samples: SumSamples
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """pi; T; sum_n q_n(k) 1[y_n = k] (C,); and sum_n q_n(k) 1[y_n = k] x_n (C, D): in one exchange."""
     num_classes = log_q.shape[1]
     q = log_q.double().exp()
     own = q.gather(1, labels[:, None])
@@ -208,7 +227,11 @@ def _moments(log_q: Tensor, x: Tensor, labels: Tensor, sum_samples: SumSamples) 
     sums = q.new_zeros(num_classes, x.shape[1]).index_add_(0, labels, own * x)
     both = sum_samples(torch.cat([by_label.T, sums], dim=1))
     joint, sums = both.split([num_classes, x.shape[1]], dim=1)
-    return joint, joint.diagonal(), sums
+    num_samples = joint.sum()
+    noise_rate = float(1 - joint.diagonal().sum() / num_samples)
+    prior = transition_prior * num_samples / num_classes * symmetric_transition(num_classes, noise_rate, joint)
+    transition = joint + prior
+    return joint.sum(1) / num_samples, transition / transition.sum(1, keepdim=True), joint.diagonal(), sums
 
 
 def _by_given_label(

@@ -140,6 +140,7 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
     "ot.prototype": lambda value: _has_atoms(value) and value("ot.reference") == "prototypes",
     "ot.label_transport": lambda value: _transports(value) or _weights(value) == "trusted_probe",
     "ot.dropped_share": lambda value: _weights(value) == "small_loss",
+    "ot.plan_cost": _is_noise_aware,
     "ot.num_plan_rounds": _is_noise_aware,
     "ot.transition_prior": _is_noise_aware,
     "ot.prototype_cap": _is_noise_aware,

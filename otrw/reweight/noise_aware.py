@@ -8,6 +8,7 @@ from torch import Tensor
 from otrw.config import OTConfig
 from otrw.ot.cost import label_vectors
 from otrw.ot.noise_aware import label_mass, noise_aware_plan
+from otrw.ot.probe_cost import with_probe_cost
 from otrw.ot.sinkhorn import SinkhornResult
 from otrw.ot.weights import product_weights
 from otrw.reweight.problem import Reference, SampleAxis
@@ -28,7 +29,9 @@ class NoiseAware(NamedTuple):
     """(C,) pi; replicated"""
 
 
-def solve_noise_aware(config: OTConfig, atoms: Reference, embeddings: Tensor, labels: Tensor, axis: SampleAxis) -> NoiseAware:
+def solve_noise_aware(
+    config: OTConfig, atoms: Reference, embeddings: Tensor, labels: Tensor, sample_index: Tensor, axis: SampleAxis
+) -> NoiseAware:
     """The plan and the mass that follows from it (`otrw.ot.noise_aware`).
 
     Args:
@@ -36,6 +39,7 @@ def solve_noise_aware(config: OTConfig, atoms: Reference, embeddings: Tensor, la
         atoms: all trusted samples.
         embeddings: (n, D).
         labels: (n,) given class indices.
+        sample_index: (n,) which samples they are, over all processes.
         axis: reductions over the samples.
     """
     plan = noise_aware_plan(
@@ -49,6 +53,16 @@ def solve_noise_aware(config: OTConfig, atoms: Reference, embeddings: Tensor, la
         prototype_cap=config.prototype_cap,
         sum_samples=axis.sum,
     )
+    if config.plan_cost == "probe":
+        plan = with_probe_cost(
+            plan,
+            embeddings,
+            labels,
+            atoms.embeddings,
+            atoms.labels,
+            sample_index,
+            sum_samples=axis.sum,
+        )
     mass = label_mass(
         plan, labels, config.label_transport, smoothing=config.smoothing_samples, logsumexp_samples=axis.logsumexp
     )

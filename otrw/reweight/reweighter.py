@@ -286,7 +286,7 @@ class OTReweighter:
 
     def _fit_noise_aware(self, rows: Rows, axis: SampleAxis) -> Solution:
         """Weights, label tables and estimates of the noise-aware plan."""
-        found = solve_noise_aware(self.config, self._atoms(), rows.embeddings, rows.labels, axis)
+        found = solve_noise_aware(self.config, self._atoms(), rows.embeddings, rows.labels, rows.sample_index, axis)
         self.weights = axis.table(rows.sample_index, found.solution.mass * self.num_samples, self.num_samples)
         self.label_targets = axis.table(rows.sample_index, found.posterior, self.num_samples)
         self._targets = None if found.targets is None else axis.table(rows.sample_index, found.targets, self.num_samples)

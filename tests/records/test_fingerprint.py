@@ -129,6 +129,7 @@ def test_what_a_variant_does_not_use_does_not_split_it(variant, changed, given):
         ("ot", {"ot__weight_power": 0.5}, {}),
         ("ot", {"ot__confidence_power": 0.5}, {}),
         ("ot", {"ot__predictions": "out_of_fold"}, {"ot__confidence_power": 1.0}),
+        ("ot_noise_aware", {"ot__plan_cost": "probe"}, {}),
         ("ot_noise_aware", {"ot__num_plan_rounds": 7}, {}),
         ("ot_noise_aware", {"ot__prototype_cap": 7.0}, {}),
         ("ot_noise_aware", {"ot__smoothing_samples": 7.0}, {}),

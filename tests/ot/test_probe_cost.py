@@ -1,0 +1,120 @@
+"""The noise-aware plan with a learned cost."""
+
+import numpy as np
+import pytest
+import torch
+from processes import run_distributed
+from test_noise_aware import NUM_CLASSES, TRANSITION, made
+
+from otrw import distributed
+from otrw.ot import probe_cost
+from otrw.ot.noise_aware import noise_aware_plan, wrong_label_scores
+from otrw.ot.probe_cost import with_probe_cost
+from otrw.training.metrics import auroc
+
+
+def both(embeddings, given, trusted, trusted_labels, num_classes=NUM_CLASSES):
+    plan = noise_aware_plan(embeddings, given, trusted, trusted_labels, num_classes)
+    return plan, with_probe_cost(plan, embeddings, given, trusted, trusted_labels, torch.arange(len(given)))
+
+
+def test_known_transition_matrix_and_class_sizes_come_out():
+    sizes = [3000, 2000, 1500, 1000]
+    embeddings, given, right, *trusted = made(sizes, TRANSITION, spread=0.2)
+    plan = both(embeddings, given, *trusted)[1]
+    assert torch.allclose(plan.transition, TRANSITION.double(), atol=0.03)
+    assert torch.allclose(plan.class_share, torch.tensor(sizes).double() / sum(sizes), atol=0.01)
+    assert float((plan.log_posterior.argmax(1) == right).float().mean()) > 0.99
+    assert torch.allclose(plan.log_posterior.exp().sum(1), torch.ones(len(given)))
+
+
+def stretched(num_trusted=10):
+    """Classes that vary most along directions that do not tell them apart, which few trusted samples miss."""
+    embeddings, given, right, trusted, trusted_labels = made(
+        [2000, 500, 200, 60], TRANSITION, spread=0.5, num_trusted=num_trusted
+    )
+    generator = torch.Generator().manual_seed(3)
+    along = torch.randn(12, embeddings.shape[1], generator=generator)
+    noise = [torch.randn(len(x), 12, generator=generator) @ along * 0.4 for x in (embeddings, trusted)]
+    return embeddings + noise[0], given, right, trusted + noise[1], trusted_labels
+
+
+def test_where_few_trusted_samples_do_not_know_the_shape_of_a_class_the_others_tell_it():
+    embeddings, given, right, *trusted = stretched()
+    plain, learned = both(embeddings, given, *trusted)
+    wrong = given != right
+    assert auroc(wrong_label_scores(learned, given), wrong) > auroc(wrong_label_scores(plain, given), wrong) + 0.03
+    assert (learned.log_posterior.argmax(1) == right).float().mean() > (plain.log_posterior.argmax(1) == right).float().mean()
+
+
+def test_its_probe_is_the_logistic_regression_of_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    embeddings, _, right, trusted, trusted_labels = made([60, 40, 30, 20], TRANSITION, spread=0.5)
+    x, reference = probe_cost._standardized(embeddings.double(), trusted.double(), lambda total: total)
+    folds = torch.arange(len(x)) % probe_cost.NUM_FOLDS
+    probes = probe_cost._Probes(x, folds, reference, trusted_labels, NUM_CLASSES, lambda total: total)
+    target = torch.nn.functional.one_hot(right, NUM_CLASSES).double()
+    for _ in range(20):  # each goes on from the last
+        log_p = probes.fit(target)
+    for fold in range(probe_cost.NUM_FOLDS):
+        out = folds == fold
+        fitted = torch.cat([x[~out], reference]).numpy()
+        labels = torch.cat([right[~out], trusted_labels]).numpy()
+        mass = np.concatenate([np.ones(int((~out).sum())), np.full(len(trusted), probe_cost.TRUSTED_MASS)])
+        for label in range(NUM_CLASSES):
+            mass[labels == label] /= NUM_CLASSES * mass[labels == label].sum()
+        scale = len(mass)
+        model = linear_model.LogisticRegression(C=1 / (probe_cost.PENALTY * scale), max_iter=10_000, tol=1e-10)
+        model.fit(fitted, labels, sample_weight=mass * scale)
+        assert np.allclose(model.predict_proba(x[out].numpy()), log_p[out].exp().numpy(), atol=5e-3)
+
+
+def test_a_sample_has_no_say_in_its_own_cost():
+    embeddings, _, right, trusted, trusted_labels = made([60, 40, 30, 20], TRANSITION, spread=0.5)
+    x, reference = probe_cost._standardized(embeddings.double(), trusted.double(), lambda total: total)
+    folds = torch.arange(len(x)) % probe_cost.NUM_FOLDS
+    target = torch.nn.functional.one_hot(right, NUM_CLASSES).double()
+    changed = target.clone()
+    changed[7] = target[7].roll(1)
+
+    def fitted(q):
+        return probe_cost._Probes(x, folds, reference, trusted_labels, NUM_CLASSES, lambda total: total).fit(q)
+
+    first, second = fitted(target), fitted(changed)
+    # probes of all folds share a line search, so that theirs differ by what is left of it
+    assert torch.allclose(first[folds == folds[7]], second[folds == folds[7]], atol=0.05)
+    assert not torch.allclose(first[folds != folds[7]], second[folds != folds[7]], atol=0.05)
+
+
+def test_classes_without_trusted_samples_or_without_any_are_survived():
+    embeddings, given, _, trusted, trusted_labels = made([200, 80, 30, 6], TRANSITION, spread=0.4)
+    known = trusted_labels != 3
+    plan = both(embeddings, given, trusted[known], trusted_labels[known], NUM_CLASSES + 1)[1]
+    assert bool(plan.log_posterior.exp().isfinite().all())
+    assert float(plan.class_share[NUM_CLASSES]) < 1e-3
+
+
+def test_blocks_change_nothing(monkeypatch):
+    data = made([200, 80, 30, 9], TRANSITION, spread=0.5)
+    whole = both(data[0], data[1], *data[3:])[1]
+    monkeypatch.setattr(probe_cost, "MAX_BLOCK_ENTRIES", 1000)
+    blocks = both(data[0], data[1], *data[3:])[1]
+    assert torch.allclose(whole.log_posterior.exp(), blocks.log_posterior.exp(), atol=1e-6)
+
+
+def sharded():
+    """Plans of every process's share, as tables of the whole."""
+    embeddings, given, _, *trusted = made([300, 100, 40, 9], TRANSITION, spread=0.5)
+    mine = torch.arange(distributed.rank(), len(given), distributed.world_size())
+    sums = distributed.all_reduce_sum
+    plan = noise_aware_plan(embeddings[mine], given[mine], *trusted, NUM_CLASSES, sum_samples=sums)
+    plan = with_probe_cost(plan, embeddings[mine], given[mine], *trusted, mine, sum_samples=sums)
+    return distributed.gather_by_index(mine, plan.log_posterior.exp(), len(given)), plan.transition
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_any_number_of_processes_finds_the_same_plan(world_size):
+    whole = sharded()
+    for result in run_distributed(sharded, world_size):
+        for got, expected in zip(result, whole, strict=True):
+            assert torch.allclose(got.double(), expected.double(), atol=2e-5)
