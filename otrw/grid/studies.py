@@ -145,6 +145,23 @@ STUDIES: dict[str, Study] = {
             HEAD | SYMMETRIC40,
         ),
         Study(
+            "trusted_weight",
+            "How much the trusted images weigh in the loss, 40 % wrong labels",
+            "weight of the trusted images' loss",
+            ("digits", "cifar10", "cifar100"),
+            tuple(Cell(f"factor{f:g}", {"stage2.meta_loss_factor": f}, "symmetric", f) for f in (0.1, 1.0)),
+            (
+                "stage1",
+                "class_balanced_meta",
+                "trusted_probe_meta",
+                "out_of_fold_meta",
+                "cleanlab_meta",
+                *TRANSPORT,
+                "oracle_meta",
+            ),
+            HEAD | SYMMETRIC40,
+        ),
+        Study(
             "fine_tuning",
             "The whole net fine-tuned, weights from fresh embeddings every second epoch, 40 % wrong labels",
             "",
