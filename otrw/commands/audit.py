@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     if not audit.by_plan:
         print("  scores come from weights: they order the samples of a class and are no probabilities")
-        print("  train --variants ot_noise_aware_meta for probabilities")
+        print("  train --variants ot_learned_meta for probabilities")
     for name, figures in known.items():
         if figures is not None:
             parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)
