@@ -53,7 +53,7 @@ EPSILONS = [0.1, 0.05, 0.02, 0.005]
 ERRORS = [1e-3, 1e-5]
 OURS = ["otrw", "otrw newton", "otrw newton_cg"]
 PEERS = ["pot log torch", "pot log numpy", "pot torch", "pot numpy", "pot semi-dual", "geomloss", "ott log", "ott kernel"]
-FIRST_ITERATIONS, MORE_ITERATIONS = 10, 1.5
+FIRST_ITERATIONS, MORE_ITERATIONS, MOST_ITERATIONS = 10, 1.5, 1e6
 SHARE_OF_TOLERANCE = 0.7
 """Ours is asked for a little more than the error, which also counts the rounding of g."""
 NUM_CLASSES, EMBEDDING_SIZE = 10, 64
@@ -239,7 +239,8 @@ def find(name: str, problem: Problem, targets: list[float], limit_seconds: float
         now = Found(call, error_of(problem, answer), int(number), False)
         best = now if best is None or now.error < best.error else best
         found |= {t: now._replace(reached=True) for t in targets if now.error <= t and t not in found}
-        if len(found) == len(targets) or MORE_ITERATIONS * seconds.compared > limit_seconds or spent > 5 * limit_seconds:
+        is_over = MORE_ITERATIONS * seconds.compared > limit_seconds or spent > 5 * limit_seconds
+        if len(found) == len(targets) or is_over or number > MOST_ITERATIONS:  # what underflows returns at once, for ever
             return {target: found.get(target, best) for target in targets}
         number *= MORE_ITERATIONS
 
