@@ -18,6 +18,7 @@ FITS = {  # steps small enough to descend: longer ones jump between clusters and
     "sgd weights": {"weights": "sgd", "parametrization": "weights", "num_steps": 8, "learning_rate": 0.3},
     "network": {"weights": "network", "num_steps": 8, "learning_rate": 0.3, "hidden_size": 8},
     "noise_aware": {"weights": "noise_aware", "weight_power": 0.5, "confidence_power": 0.5},
+    "learned cost": {"weights": "noise_aware", "plan_cost": "probe"},
 }
 STEPS = {
     "semi_relaxed": {"weights": "semi_relaxed"},
