@@ -107,6 +107,7 @@ NOISE_TAIL = Study(
     (CLEAN, *_noise("symmetric", (0.2, 0.4)), *_noise("similar", (0.2, 0.4)), *_noise("instance", (0.2, 0.4))),
     EVERYONE,
     HEAD | {"ot.label_transport": 0.5},
+    reference="ot_learned_labels_meta",
 )
 STUDIES: dict[str, Study] = {
     study.name: study
@@ -160,6 +161,7 @@ STUDIES: dict[str, Study] = {
                 "oracle_meta",
             ),
             HEAD | SYMMETRIC40,
+            reference="ot_learned_labels_meta",
         ),
         Study(
             "fine_tuning",
