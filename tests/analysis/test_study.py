@@ -115,3 +115,11 @@ def test_the_figure_draws_the_difference_of_every_method_in_every_condition(reco
     assert [text.get_text() for text in clean.get_yticklabels()] == ["OT, OT labels + meta", "oracle + meta"]
     places = {line.get_ydata()[0]: line.get_xdata()[0] for line in symmetric40.get_lines() if line.get_marker() == "o"}
     assert places == {0: pytest.approx(-3.5), 1: pytest.approx(-5.0)}
+
+
+def test_the_axes_of_a_data_set_without_the_reference_have_an_end(records):
+    pytest.importorskip("matplotlib", reason="figures need the report extra")
+    from otrw.analysis.figures.study import SHOWN, _most
+
+    (table,) = tables_of(records, reference="class_balanced_meta")
+    assert _most(table, ["class_balanced_meta"], table.cells) == SHOWN

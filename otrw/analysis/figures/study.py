@@ -1,5 +1,6 @@
 """The figure of a study: a panel a condition, a line a method, its difference to a reference; data sets side by side."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -12,6 +13,8 @@ from otrw.grid.studies import Cell
 from otrw.records.experiments import label
 
 LEFT_OUT = ("stage1",)  # so far from the others that these would be one point
+LETTERS = 11
+"""That an inch holds in the title, at least."""
 SHOWN = 1.3
 """Ends of the axes in units of the largest gain: what loses more is drawn at the edge, with its number."""
 
@@ -37,12 +40,13 @@ def study_figure(tables: Sequence[StudyTable]) -> Figure:
             data_set = table.title.removeprefix(f"{table.study.title}: ").split(".")[0]
             panels[0].set_ylabel(data_set, fontsize=9, fontweight="bold")
     first = tables[0]
-    figure.supxlabel(
+    told = (
         f"{first.metric}: difference to {label(str(first.reference))} over the same seeds, with its 95 % interval; "
-        f"{'left' if _sign(first) > 0 else 'right'} is better",
-        fontsize=9,
+        f"{'left' if _sign(first) > 0 else 'right'} is better"
     )
-    add_title(figure, f"{first.study.title} ({_seeds(tables)})")
+    most_letters = int(LETTERS * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(told, most_letters), fontsize=9)
+    add_title(figure, textwrap.fill(f"{first.study.title} ({_seeds(tables)})", most_letters))
     return figure
 
 
@@ -81,7 +85,7 @@ def _most(table: StudyTable, variants: Sequence[str], cells: Sequence[Cell]) -> 
     """Where the axes of a data set end."""
     values = [table.rows[name].get(cell.name) for name in variants for cell in cells]
     gains = [-_sign(table) * value.against.mean for value in values if value is not None and value.against is not None]
-    return SHOWN * max(1.0, *gains)
+    return SHOWN * max([1.0, *gains])
 
 
 def _panel(axes: Axes, table: StudyTable, variants: Sequence[str], cell: Cell, most: float) -> None:

@@ -63,7 +63,8 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...]) -> l
         temporary = path.with_name(f".{name}.part.{kind}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=dict(NO_DATES[kind]))
+            smaller = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=dict(NO_DATES[kind]), **smaller)
             temporary.replace(path)
         except OSError as error:
             raise UserError(f"--output must be writable, got {str(folder)!r} ({error.strerror})") from None
