@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axis import Axis
@@ -63,7 +64,7 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...]) -> l
         temporary = path.with_name(f".{name}.part.{kind}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            smaller = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+            smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
             figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=dict(NO_DATES[kind]), **smaller)
             temporary.replace(path)
         except OSError as error:
