@@ -71,7 +71,12 @@ def with_probe_cost(
         num_rounds: of probe and plan, >= 1.
         transition_prior: beta, > 0.
         sum_samples: all-reduce of a sum over samples.
+
+    Raises:
+        ValueError: a parameter is out of range.
     """
+    if num_rounds < 1 or not transition_prior > 0:
+        raise ValueError(f"num_rounds must be >= 1 and transition_prior > 0, got {num_rounds} and {transition_prior}")
     x, reference = _standardized(embeddings.double(), trusted.double(), sum_samples)
     folds = (NUM_FOLDS * uniform_hash(sample_index)).long()
     probes = _Probes(x, folds, reference, trusted_labels, len(plan.class_share), sum_samples)

@@ -102,6 +102,14 @@ def test_blocks_change_nothing(monkeypatch):
     assert torch.allclose(whole.log_posterior.exp(), blocks.log_posterior.exp(), atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{"num_rounds": 0}, {"transition_prior": 0.0}])
+def test_parameters_out_of_range_are_refused(settings):
+    embeddings, given, _, *trusted = made([20, 10, 5, 5], spread=0.5)
+    plan = noise_aware_plan(embeddings, given, *trusted, NUM_CLASSES)
+    with pytest.raises(ValueError, match="num_rounds must be >= 1 and transition_prior > 0"):
+        with_probe_cost(plan, embeddings, given, *trusted, torch.arange(len(given)), **settings)
+
+
 def sharded():
     """Plans of every process's share, as tables of the whole."""
     embeddings, given, _, *trusted = made([300, 100, 40, 9], TRANSITION, spread=0.5)
