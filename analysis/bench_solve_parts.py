@@ -86,15 +86,13 @@ def main() -> None:
     entries = [measure(size, e, options.error, options.rounds) for size in options.sizes for e in options.epsilons]
     facts = ledger.environment(rounds=options.rounds)
     ledger.write_json(RECORD, {"benchmark": "parts of a transport solve", "environment": facts, "entries": entries})
-    table = Table("K x N, epsilon", "sweeps", "ms", "bare passes", "calls", *entries[0]["share_of_traced"])
+    table = Table("K x N", "eps", "passes", "ms", "bare", "calls", "exp", "mm", "cols", "chol", "else", "py", padding=(0, 0))
     for entry in entries:
         shares = (f"{100 * share:.0f} %" for share in entry["share_of_traced"].values())
-        table.add_row(
-            f"{entry['size']}, {entry['epsilon']:g}",
-            *(str(entry[key]) for key in ("sweeps", "milliseconds", "bare_passes", "operator_calls")),
-            *shares,
-        )
+        numbers = (f"{entry[key]:.4g}" for key in ("epsilon", "sweeps", "milliseconds", "bare_passes", "operator_calls"))
+        table.add_row(entry["size"], *numbers, *shares)
     Console().print(table)
+    print("bare: the time in bare passes; shares by kind as in the record, the last outside operators")
     print(f"record  {RECORD}")
 
 
