@@ -34,6 +34,8 @@ SETTINGS = {
 }
 FORMATS = ("pdf", "png")
 DOTS_PER_INCH = 160
+MOST_DOTS = 1700
+"""Across a figure."""
 NO_DATES: Mapping[str, Mapping] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
@@ -65,7 +67,8 @@ def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...]) -> l
         try:
             folder.mkdir(parents=True, exist_ok=True)
             smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
-            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=dict(NO_DATES[kind]), **smaller)
+            dots = min(DOTS_PER_INCH, MOST_DOTS / figure.get_figwidth())
+            figure.savefig(temporary, format=kind, dpi=dots, metadata=dict(NO_DATES[kind]), **smaller)
             temporary.replace(path)
         except OSError as error:
             raise UserError(f"--output must be writable, got {str(folder)!r} ({error.strerror})") from None
