@@ -1,35 +1,36 @@
 """The pieces of preset `strong` one at a time, on a validation split.
 
-    python analysis/experiments/strong_ablation.py --data.root data                       # 30 epochs, seed 0, all pieces
-    python analysis/experiments/strong_ablation.py --data.root data --epochs 10 --pieces base sam --data.source cifar100
+python analysis/experiments/strong_ablation.py --data.root data --dry-run             # what would run, how long it takes
+python analysis/experiments/strong_ablation.py --data.root data                       # 30 epochs, seed 0, all pieces
+python analysis/experiments/strong_ablation.py --data.root data --stage1.epochs 10 --pieces base sam --dataset cifar100
+python analysis/experiments/strong_ablation.py --table                                # train nothing: the tables
 
 Stage 1 alone: a plain base (cross-entropy, crop and flip, cosine schedule), the base with each piece added, and everything
 that the preset has. The same seed, split, number of epochs and order of samples in each. Pieces are judged by the error on
-the validation split (50 images a class, cut out before the tail is made); the test set is not looked at for the table.
+the validation split (50 images a class, cut out before the tail is made); the test set is not looked at for the tables.
 
-One process and one thread, one run after the other. Stopped at any moment, the same command goes on where it was. Other
-settings are handed on to the training (--data.imbalance_factor 200). Records are copied beside this file.
+Stopped at any moment, the same command goes on where it was. Further options are settings of all runs, as for
+launch/train.py. The tables show the committed records and those below --directory.
 """
 
-import argparse
-import os
-import shutil
-import subprocess
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from otrw.analysis.statistics import mean_std, paired_difference
+from otrw.commands.checkout import STUDY_RECORDS
 from otrw.commands.exit import exit_with_message
-from otrw.config import to_dict
-from otrw.config.command_line import parse_config
-from otrw.records import ledger
-from otrw.records.fingerprint import fingerprint
+from otrw.commands.grid_options import grid_parser, parse, show_or_train
+from otrw.config import flatten, to_dict
+from otrw.grid.jobs import Job, make_job
+from otrw.records.experiments import load_experiments
 
-ROOT = Path(__file__).resolve().parents[2]
-RECORDS = Path(__file__).resolve().with_suffix("")
-COPIED = ("config.yaml", "environment.json", "metrics.jsonl", "result.json")
+FACTOR = 100.0
+EPOCHS = 30
 BASE = {
     "data.num_validation_per_class": "50",
     "data.augment.policy": "none",
@@ -58,97 +59,98 @@ PIECES: dict[str, dict[str, str]] = {
     "heavy_decay": {"stage1.optimizer.weight_decay": "1e-3"},
 }
 WHOLE = "strong"
+DECISIVE = {path for changes in (BASE, *PIECES.values()) for path in changes}
+"""Settings by which pieces are told apart."""
+FOR_ALL = {
+    "data.num_validation_per_class": BASE["data.num_validation_per_class"],
+    "run.threads": "1",
+    "run.evaluate_every_epochs": "1000",
+    "variants": "[stage1]",
+}
 
 
-def main() -> None:
-    """Parse, train what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of stage 1 (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="run.seed of every run (default: 0)")
-    parser.add_argument("--pieces", nargs="+", choices=[*PIECES, WHOLE], default=[*PIECES, WHOLE], help="some of them")
-    parser.add_argument("--directory", type=Path, default=Path("runs/strong_ablation"), help="folder of the runs")
-    parser.add_argument("--table", action="store_true", help="train nothing; print the table of what is recorded")
-    options, rest = parser.parse_known_args()
-    words = [word for argument in rest for word in argument.split("=", 1)]
-    others = {path.removeprefix("--"): value for path, value in zip(words[::2], words[1::2], strict=False)}
+def main(arguments: Sequence[str]) -> None:
+    """Parse, train what is missing, print the tables."""
+    parser = grid_parser(__doc__ or "")
+    parser.set_defaults(seeds=[0], directory="runs/strong_ablation", concurrent=1)
+    add = parser.add_argument
+    add("--pieces", nargs="+", choices=[*PIECES, WHOLE], default=[*PIECES, WHOLE], metavar="NAME", help="default: all")
+    add("--dataset", choices=["cifar10", "cifar100"], default="cifar10")
+    add("--table", action="store_true", help="train nothing; print the tables of what is recorded")
+    options, overrides = parse(parser, arguments, "is set by the ablation; use --dataset, --seeds or --directory")
     if not options.table:
-        for piece in options.pieces:
-            train(piece, options.directory, options.epochs, options.seed, others)
-    print_tables(Console())
+        jobs = [job_of(piece, options.dataset, seed, overrides) for seed in options.seeds for piece in options.pieces]
+        command = shlex.join(["python", sys.argv[0], *arguments])
+        to = f"--to {STUDY_RECORDS / 'strong_ablation'}"
+        commit = f"python analysis/add_results.py {options.directory}/* {to}"
+        show_or_train(jobs, Path(options.directory), options, command, [("commit", commit)])
+    if not options.dry_run:
+        folders = [folder for folder in (STUDY_RECORDS / "strong_ablation", Path(options.directory)) if folder.is_dir()]
+        print_tables(Console(), folders)
 
 
-def settings_of(piece: str, epochs: int, seed: int) -> dict[str, str]:
-    """What a run of a piece changes in preset `strong`."""
-    return ({} if piece == WHOLE else BASE | PIECES[piece]) | {
-        "data.num_validation_per_class": BASE["data.num_validation_per_class"],
-        "stage1.epochs": str(epochs),
-        "run.seed": str(seed),
-        "run.threads": "1",
-        "run.evaluate_every_epochs": str(epochs),
-        "variants": "[stage1]",
-    }
+def job_of(piece: str, dataset: str, seed: int, overrides: Sequence[str] = ()) -> Job:
+    """The run of one piece; settings of the overrides come last.
+
+    Raises:
+        UserError: for settings that cannot be.
+    """
+    settings = ({} if piece == WHOLE else BASE | PIECES[piece]) | FOR_ALL | {"stage1.epochs": str(EPOCHS)}
+    line = [f"--{path}={value}" for path, value in settings.items()]
+    job = make_job("strong", dataset, FACTOR, seed, [*line, *overrides])
+    return job._replace(name=f"{dataset}-{job.config.stage1.epochs}epochs-{piece}-seed{seed}")
 
 
-def arguments_of(settings: dict[str, str]) -> list[str]:
-    """As they are typed."""
-    return ["--config", "strong", *(f"--{path}={value}" for path, value in settings.items())]
+def piece_of(config: Mapping) -> str | None:
+    """The piece whose settings a record (nested, as in its config.yaml) has; None where it has those of none."""
+    settings = flatten(config)
+    for piece in (*PIECES, WHOLE):
+        wanted = flatten(to_dict(job_of(piece, str(settings["data.source"]), 0).config))
+        if all(settings[path] == wanted[path] for path in DECISIVE):
+            return piece
+    return None
 
 
-def train(piece: str, directory: Path, epochs: int, seed: int, others: dict[str, str]) -> None:
-    """One run to its end, from where it stopped, and its record copied."""
-    settings = settings_of(piece, epochs, seed) | {"run.directory": str(directory), **others}
-    key = fingerprint(to_dict(parse_config(arguments_of(settings))), with_seed=True)
-    name = f"{settings.get('data.source', 'cifar10')}-{epochs}epochs-{piece}-seed{seed}-{key[:6]}"
-    folder = directory / name
-    if not (folder / "stage1" / "result.json").exists():
-        if folder.exists():
-            arguments = ["--run.resume", str(folder)]
-        else:
-            arguments = arguments_of(settings | {"run.name": name})
-        command = [sys.executable, "launch/train.py", *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
-            raise SystemExit(f"{name} failed; the same command goes on from its last epoch")
-    target = RECORDS / name / "stage1"
-    target.mkdir(parents=True, exist_ok=True)
-    for file in COPIED:
-        shutil.copyfile(folder / "stage1" / file, target / file)
-
-
-def print_tables(console: Console) -> None:
-    """A table for each data set, number of epochs and seed that is recorded: error and its change from the base."""
-    groups: dict[tuple, dict[str, dict]] = {}
-    for record in ledger.find_records([RECORDS]):
-        if isinstance(record, str):
-            console.print(record)
+def print_tables(console: Console, folders: Sequence[Path]) -> None:
+    """A table for each data set, net and number of epochs that is recorded: error and its change from the base."""
+    loaded = load_experiments(folders)
+    for line in (*loaded.problems, *loaded.summary()):
+        print(line, file=sys.stderr)
+    groups: dict[tuple, dict[str, dict[int, dict]]] = {}
+    for experiment in loaded.experiments:
+        record = experiment.record
+        piece = piece_of(record.config)
+        if piece is None or "validation" not in record.result:
             continue
-        piece = record.path.parent.name.split("-")[2]
         data, net = record.config["data"], record.result["model"]
-        net_text = f"{net['name']} x {net['width_multiplier']:g}"
-        key = data["source"], data["imbalance_factor"], net_text, record.config["stage1"]["epochs"], record.result["seed"]
-        groups.setdefault(key, {})[piece] = record.result
-    for (source, factor, net_text, epochs, seed), results in sorted(groups.items()):
+        kind = data["source"], data["imbalance_factor"], net["name"], net["width_multiplier"], record.config["stage1"]["epochs"]
+        groups.setdefault(kind, {}).setdefault(piece, {})[experiment.seed] = record.result["validation"]
+    for (source, factor, net, width, epochs), pieces in sorted(groups.items()):
         table = Table(
-            title=f"{source}, factor {factor:g}, {net_text}, {epochs} epochs, seed {seed}: validation error in %",
+            title=f"{source}, factor {factor:g}, {net} x {width:g}, {epochs} epochs: validation error in %",
             title_justify="left",
         )
-        for column in ("base and", "error", "against base", "many", "medium", "few", "seconds"):
+        for column in ("base and", "error", "against base", "many", "medium", "few", "seeds"):
             table.add_column(column, justify="left" if column == "base and" else "right")
-        base = results.get("base", {}).get("validation", {}).get("error")
-        for piece in [*PIECES, WHOLE]:
-            if piece not in results:
-                continue
-            figures = results[piece]["validation"]
-            groups_of_classes = [figures.get(f"{name}_error") for name in ("many", "medium", "few")]
-            table.add_row(
-                {"base": "nothing more", WHOLE: "all of preset strong"}.get(piece, piece),
-                f"{figures['error']:.1f}",
-                "" if base is None or piece == "base" else f"{figures['error'] - base:+.1f}",
-                *("-" if value is None else f"{value:.1f}" for value in groups_of_classes),
-                f"{results[piece]['seconds']:.0f}",
-            )
+        for piece in [piece for piece in (*PIECES, WHOLE) if piece in pieces]:
+            table.add_row(*_row(piece, pieces[piece], pieces.get("base", {})))
         console.print(table)
 
 
+def _row(piece: str, results: dict[int, dict], base: dict[int, dict]) -> list[str]:
+    errors = {seed: figures["error"] for seed, figures in results.items()}
+    mean, std = mean_std(list(errors.values()))
+    against = paired_difference(errors, {seed: figures["error"] for seed, figures in base.items()})
+    interval = "" if against is None or against.low is None else f" ({against.low:+.1f} to {against.high:+.1f})"
+    groups = [[figures.get(f"{name}_error") for figures in results.values()] for name in ("many", "medium", "few")]
+    return [
+        {"base": "nothing more", WHOLE: "all of preset strong"}.get(piece, piece),
+        f"{mean:.1f}" + ("" if std is None else f" ({std:.1f})"),
+        "" if against is None or piece == "base" else f"{against.mean:+.1f}{interval}",
+        *("-" if None in values else f"{mean_std(values)[0]:.1f}" for values in groups),
+        str(len(errors)),
+    ]
+
+
 if __name__ == "__main__":
-    exit_with_message(main)
+    exit_with_message(lambda: main(sys.argv[1:]))
