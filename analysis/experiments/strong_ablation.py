@@ -142,12 +142,15 @@ def _row(piece: str, results: dict[int, dict], base: dict[int, dict]) -> list[st
     mean, std = mean_std(list(errors.values()))
     against = paired_difference(errors, {seed: figures["error"] for seed, figures in base.items()})
     interval = "" if against is None or against.low is None else f" ({against.low:+.1f} to {against.high:+.1f})"
-    groups = [[figures.get(f"{name}_error") for figures in results.values()] for name in ("many", "medium", "few")]
+    groups = [
+        [value for figures in results.values() if (value := figures.get(f"{name}_error")) is not None]
+        for name in ("many", "medium", "few")
+    ]
     return [
         {"base": "nothing more", WHOLE: "all of preset strong"}.get(piece, piece),
         f"{mean:.1f}" + ("" if std is None else f" ({std:.1f})"),
         "" if against is None or piece == "base" else f"{against.mean:+.1f}{interval}",
-        *("-" if None in values else f"{mean_std(values)[0]:.1f}" for values in groups),
+        *(f"{mean_std(values)[0]:.1f}" if values else "-" for values in groups),
         str(len(errors)),
     ]
 
