@@ -4,7 +4,8 @@
     python analysis/bench_training_step.py --only pieces --rounds 3
 
 pieces     what policies of augmentation, sharpness-aware steps and averages of weights cost beside the plain step
-profile    where the processor's time of a training step goes, and the share of the GEMM peak, on one thread
+profile    where the processor's time of a training step goes, and its share of the peak of a matrix product of the same
+           type, on one thread: float32, bf16 autocast, and each compiled
 
 Images are random: the time does not depend on what they show. Steps take turns, round by round; the ratio is the median of the
 rounds, with the lowest and highest. The record goes to analysis/results/benchmarks/.
@@ -49,12 +50,22 @@ def main() -> None:
     console = Console()
     device, name = device_of(console)
     entries = bench_pieces(device, options.rounds) if "pieces" in parts else []
-    profile = profile_step(device) if "profile" in parts else None
+    profiles = profile_steps(device, options.rounds) if "profile" in parts else {}
+    if profiles:
+        plain = profiles["float32"]["seconds"]
+        entries += [
+            ratio_entry(way, "float32", plain, of_way["seconds"]) for way, of_way in profiles.items() if way != "float32"
+        ]
     if entries:
         print_entries(console, entries)
-    if profile is not None:
-        print_profile(console, profile)
-    write_record(console, options, device, name, parts, {"entries": entries, "profile": profile})
+    if profiles:
+        print_profiles(console, profiles)
+    write_record(console, options, device, name, [*parts, *capability(device)], {"entries": entries, "profiles": profiles})
+
+
+def capability(device: torch.device) -> list[str]:
+    """What a CPU's vector instructions are called, by PyTorch: records of different ones lie side by side."""
+    return [] if device.type == "cuda" else [torch.backends.cpu.get_cpu_capability().lower()]
 
 
 def bench_pieces(device: torch.device, rounds: int) -> list[dict]:
@@ -85,7 +96,7 @@ PIECES = {
 class Stepper:
     """Training steps of stage 1, one after the other, loader and augmentation included."""
 
-    def __init__(self, device: torch.device, arguments: list[str]) -> None:
+    def __init__(self, device: torch.device, arguments: list[str], *, bf16: bool = False, compiled: bool = False) -> None:
         config = variant_config(parse_config(arguments), "stage1")
         augment, settings = config.data.augment, config.stage1
         data = random_datasets(SMALL_EPOCH_SIZE, device)
@@ -95,6 +106,8 @@ class Stepper:
             data.train, settings.batch_size, seed=0, transform=data.transform(train=True), mixup_alpha=settings.mixup_alpha
         )
         self.net = fresh_net(config, data, device, "pieces").train()
+        self.forward = torch.compile(self.net, dynamic=False) if compiled else self.net
+        self.bf16 = bf16
         self.optimizer, _ = make_optimizer(self.net, settings.optimizer, steps_per_epoch=len(self.loader), epochs=100)
         decay, self.radius = settings.optimizer.ema_decay, settings.optimizer.sam_radius
         self.average = average_of(self.net, decay) if decay else None
@@ -122,67 +135,94 @@ class Stepper:
             self.average.update_parameters(self.net)
 
     def _backward(self, batch: Batch) -> None:
-        F.cross_entropy(self.net(batch.inputs).logits, batch.labels).backward()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.forward(batch.inputs).logits
+        F.cross_entropy(logits.float(), batch.labels).backward()
 
 
 KINDS = {  # of operations, by what their names contain; the first that fits
     "convolution": ("convolution", "conv2d", "mkldnn", "cudnn"),
     "batch norm": ("batch_norm",),
-    "ReLU": ("relu", "threshold"),
-    "augmentation and loader": ("index", "nan_to_num", "_to_copy", "copy_", "gather"),
+    "ReLU": ("relu", "threshold", "clamp_min"),
+    "fused by the compiler": ("compiledfxgraph", "compiledfunction", "triton", "cpp_fused"),
+    "augmentation and loader": ("index", "nan_to_num", "gather"),
     "optimiser": ("optimizer", "foreach", "_fused"),
     "addition": ("add",),
+    "conversion": ("_to_copy", "copy_"),
 }
+WAYS = {
+    "float32": {},
+    "float32, compiled": {"compiled": True},
+    "bf16": {"bf16": True},
+    "bf16, compiled": {"bf16": True, "compiled": True},
+}
+STEPS = 8  # timed at a time
 
 
-def profile_step(device: torch.device) -> dict:
-    """Shares of a float32 training step by kind of operation, and of the GEMM peak, both measured here and now.
+def profile_steps(device: torch.device, rounds: int) -> dict[str, dict]:
+    """{way: shares of a training step by kind of operation, and of the GEMM peak of its type}, all measured here and now.
 
-    On a CPU one thread computes, and times are the processor's own: other work on the machine does not count.
+    Ways take turns. On a CPU one thread computes, and times are the processor's own: other work on the machine does not count.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    stepper = Stepper(device, ["--config", "official", "--run.precision", "no"])
-    stepper.seconds(3)
-    rates, peaks = [], []
-    for _ in range(3):
-        peaks.append(gemm_flops(device, torch.float32, stepper.clock))
-        rates.append(8 * stepper.loader.batch_size / stepper.seconds(8))
-    activity = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[activity]) as trace:
-        stepper.seconds(8)
+    options = ["--config", "official", "--run.precision", "no"]
+    steppers = {way: Stepper(device, options, **how) for way, how in WAYS.items()}
+    for stepper in steppers.values():
+        stepper.seconds(3)
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    peaks: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, stepper in steppers.items():
+            dtype = torch.bfloat16 if stepper.bf16 else torch.float32
+            peaks[way].append(gemm_flops(device, dtype, stepper.clock))
+            seconds[way].append(stepper.seconds(STEPS))
+    flops = training_flops_per_image()
+    profiles = {}
+    for way, stepper in steppers.items():
+        rates = [STEPS * stepper.loader.batch_size / elapsed for elapsed in seconds[way]]
+        shares = sorted(rate * flops / peak for rate, peak in zip(rates, peaks[way], strict=True))
+        profiles[way] = {
+            "seconds": [round(elapsed, 4) for elapsed in seconds[way]],
+            "images_per_second": round(median(rates), 1),
+            "gemm_gflops": round(median(peaks[way]) / 1e9, 1),
+            "gflop_per_image": round(flops / 1e9, 3),
+            "share_of_gemm_peak": [round(share, 3) for share in (median(shares), shares[0], shares[-1])],
+            "shares_of_time": shares_of_time(stepper),
+        }
     torch.set_num_threads(num_threads)
+    return profiles
+
+
+def shares_of_time(stepper: Stepper) -> dict[str, float]:
+    """Share of each kind of operation in the time of a few steps."""
+    is_gpu = stepper.device.type == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if is_gpu else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as trace:
+        stepper.seconds(STEPS)
     times: dict[str, float] = dict.fromkeys([*KINDS, "other"], 0.0)
     for event in trace.key_averages():
-        own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        own = event.self_device_time_total if is_gpu else event.self_cpu_time_total
         name = event.key.lower()
         times[next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "other")] += own
     total = sum(times.values())
-    flops = training_flops_per_image()
-    shares = sorted(rate * flops / peak for rate, peak in zip(rates, peaks, strict=True))
-    return {
-        "images_per_second": round(median(rates), 1),
-        "gemm_gflops": round(median(peaks) / 1e9, 1),
-        "gflop_per_image": round(flops / 1e9, 3),
-        "share_of_gemm_peak": [round(share, 3) for share in (median(shares), shares[0], shares[-1])],
-        "shares_of_time": {kind: round(value / total, 3) for kind, value in times.items()},
-    }
+    return {kind: round(value / total, 3) for kind, value in times.items()}
 
 
-def print_profile(console: Console, profile: dict) -> None:
-    """The shares as a table."""
-    table = Table(title="A float32 training step, one thread", title_justify="left", title_style="bold")
+def print_profiles(console: Console, profiles: dict[str, dict]) -> None:
+    """The shares as a table, a column a way."""
+    table = Table(title="A training step, one thread: % of its time", title_justify="left", title_style="bold")
     table.add_column("")
-    table.add_column("% of the time", justify="right")
-    for kind, share in sorted(profile["shares_of_time"].items(), key=lambda item: -item[1]):
-        table.add_row(kind, f"{100 * share:.0f}")
+    for way in profiles:
+        table.add_column(way.replace(", ", ",\n"), justify="right")
+    for kind in [*KINDS, "other"]:
+        shares = [profile["shares_of_time"][kind] for profile in profiles.values()]
+        table.add_row(kind, *(f"{100 * share:.1f}" for share in shares))
+    table.add_section()
+    table.add_row("images a second", *(f"{profile['images_per_second']:.0f}" for profile in profiles.values()))
+    table.add_row("GEMM peak, GFLOP/s", *(f"{profile['gemm_gflops']:.0f}" for profile in profiles.values()))
+    table.add_row("% of that peak", *(f"{100 * profile['share_of_gemm_peak'][0]:.0f}" for profile in profiles.values()))
     console.print(table)
-    middle, low, high = (100 * share for share in profile["share_of_gemm_peak"])
-    console.print(
-        f"{profile['images_per_second']:.0f} images a second; {middle:.0f} % ({low:.0f} to {high:.0f}) of the GEMM peak of "
-        f"{profile['gemm_gflops']:.0f} GFLOP/s",
-        highlight=False,
-    )
 
 
 if __name__ == "__main__":
