@@ -34,7 +34,7 @@ from otrw.training.result import data_name, make_result
 from otrw.training.session import Session
 from otrw.training.stages import fresh_net, stage1, stage2
 from otrw.training.stop import StopRequest
-from otrw.training.threads import set_threads
+from otrw.training.threads import leaves_bf16_unused, set_threads
 from otrw.training.weighting import Weighting
 
 
@@ -79,6 +79,8 @@ def run(
         folder = distributed.on_main(lambda: open_folder(config, held))  # last: bad input leaves nothing behind
         progress.say(_describe(config, data, net, accelerator, folder))
         progress.say(f"{threads.number} thread{'s' if threads.number > 1 else ''} a process ({threads.reason})")
+        if accelerator.device.type == "cpu" and leaves_bf16_unused(config.model.name, accelerator.mixed_precision):
+            progress.say("float32, though this CPU has bf16 instructions: --run.precision bf16 is faster, and less precise")
         if stage1_line:
             progress.say(stage1_line)
         elif net.origin:

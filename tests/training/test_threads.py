@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from otrw.training.threads import available_cores, choose_threads, users_variable
+from otrw.training.threads import available_cores, choose_threads, leaves_bf16_unused, users_variable
 
 TORCHRUN, ACCELERATE = {"TORCHELASTIC_RUN_ID": "x"}, {"ACCELERATE_MIXED_PRECISION": "no"}
 
@@ -77,3 +77,18 @@ def test_below_torchrun_itself_the_users_choice_is_told_from_the_launchers(users
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.splitlines() == [f"1 {users}"] * 2, done.stderr[-1000:]
+
+
+@pytest.mark.parametrize(
+    ("net", "precision", "capabilities", "expected"),
+    [
+        ("resnet32", "no", {"avx2": True, "avx512_bf16": True}, True),
+        ("resnet32", "no", {"avx2": True, "amx_bf16": True}, True),
+        ("resnet32", "no", {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ("resnet32", "no", {}, False),
+        ("resnet32", "bf16", {"avx512_bf16": True}, False),
+        ("small", "no", {"avx512_bf16": True}, False),
+    ],
+)
+def test_bf16_is_offered_where_the_cpu_has_it_and_the_net_gains_by_it(net, precision, capabilities, expected):
+    assert leaves_bf16_unused(net, precision, capabilities) == expected
