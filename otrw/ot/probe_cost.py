@@ -4,20 +4,28 @@ Distances to prototypes (`otrw.ot.noise_aware`) know a class by its few trusted 
 training sample says something of the classes it is moved to, so that a linear probe p(x) = softmax(A^T x + c) can take their
 place:
 
-    C_nk = -log p_k(x_n) - log T[k, y_n],    q_n(k) = softmax_k(log pi_k - C_nk).
+    C_nk = -s log p_k(x_n) - log T[k, y_n],    q_n(k) = softmax_k(log pi_k - C_nk).
 
 Probe and plan are found in turn. Given the plan, the probe of sample n minimises over the samples m of the other folds, and
-over the trusted ones with their labels, each counting as `TRUSTED_MASS` samples that are surely of their class,
+over the trusted ones of the other folds with their labels, each counting as `TRUSTED_MASS` samples that are surely of their
+class,
 
     - 1/C sum_k 1/S_k sum_m q_m(k) log p_k(x_m) + lambda / 2 |A|^2,    S_k = sum_m q_m(k),
 
 in which every class has the same mass: so p_k(x) is the density of x in class k but for a factor that is the same for all k,
-which the softmax over k takes out. Given the probe, pi and T are taken from the plan and the plan from them, as there. Folds
-keep the probe from reading the label of a sample off the sample itself.
+which the softmax over k takes out. s, one of `SHARPNESSES`, is that under which the trusted samples are most probable, each by
+the probe that has not seen it (temperature scaling: Guo et al., arXiv 1706.04599), with log s normal beforehand: it is above 1
+where the plan is so unsure of its own labels that the probe understates what it knows. Given the probe, pi and T are taken
+from the plan and the plan from them, as there. Folds keep the probe from reading the label of a sample off the sample itself.
+
+Few rounds, on purpose. Where wrong labels depend on the sample and not on its class alone, the given labels are not
+independent of the features inside a class, and every further round takes more of the wrong ones for right.
 
 A classifier and the transition matrix of its labels, alternately estimated: Bekker and Goldberger, ICASSP 2016; labels given
 by transport, alternately with the classifier that its cost comes from: Asano et al., arXiv 1911.05371.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +35,11 @@ from otrw.ot.noise_aware import NoiseAwarePlan, estimates, plan_of_cost
 from otrw.ot.semi_dual import SumSamples, uniform_hash, whole
 
 NUM_FOLDS = 5
-NUM_ROUNDS = 8
+NUM_ROUNDS = 2
 """Of probe and plan."""
 NUM_ESTIMATES = 3
 """Of pi and T for each probe."""
-TRUSTED_MASS = 5.0
+TRUSTED_MASS = 10.0
 """Of a trusted sample in a probe: labels that are wrong in the same way would outvote it otherwise."""
 TRANSITION_PRIOR = 0.05
 """beta of `otrw.ot.noise_aware`; less than there, as the plan that this one starts from knows more than nothing."""
@@ -39,6 +47,10 @@ PENALTY = 1e-3
 """lambda, for features of standard deviation 1."""
 MOST_STEPS = 15
 """Of L-BFGS for each probe, which starts from the one before."""
+SHARPNESSES = tuple(2.0 ** (quarter / 4) for quarter in range(-8, 9))
+"""s from 1/4 to 4."""
+SHARPNESS_SPREAD = 0.5
+"""Standard deviation of log s beforehand: a handful of trusted samples that all come out right does not make it boundless."""
 SMALLEST_SPREAD = 0.1
 """Standard deviation of a feature, as a share of the root mean square of all: one that hardly varies is not blown up."""
 MAX_BLOCK_ENTRIES = 1 << 23
@@ -83,7 +95,8 @@ def with_probe_cost(
     log_q, share, change = plan.log_posterior, plan.class_share, plan.change
     transition = plan.transition
     for _ in range(num_rounds):
-        log_p = probes.fit(log_q.double().exp())
+        log_p, sharpness = probes.fit(log_q.double().exp())
+        log_p = sharpness * log_p
         for _ in range(NUM_ESTIMATES):
             log_q = plan_of_cost(-log_p.to(log_q.dtype), labels, share, transition)
             before = share
@@ -104,6 +117,12 @@ def _standardized(x: Tensor, trusted: Tensor, sum_samples: SumSamples) -> tuple[
     return (x - mean) / spread, (trusted - mean) / spread
 
 
+def _dealt_out(labels: Tensor, num_classes: int) -> Tensor:
+    """(M,) folds of trusted samples: those of a class are dealt out in turn."""
+    is_of = F.one_hot(labels, num_classes)
+    return (is_of.cumsum(0) * is_of).sum(1).sub(1) % NUM_FOLDS
+
+
 class _Probes:
     """One linear probe a fold, all fitted at once; parameters are replicated and start from those of the last fit."""
 
@@ -111,16 +130,18 @@ class _Probes:
         self, x: Tensor, folds: Tensor, trusted: Tensor, trusted_labels: Tensor, num_classes: int, sum_samples: SumSamples
     ) -> None:
         self.x, self.folds, self.num_classes, self.sum_samples = x, folds, num_classes, sum_samples
-        self.trusted = trusted
+        self.trusted, self.trusted_labels = trusted, trusted_labels
+        self.trusted_folds = _dealt_out(trusted_labels, num_classes)
         self.trusted_target = TRUSTED_MASS * F.one_hot(trusted_labels, num_classes).double()
         self.weight = x.new_zeros(x.shape[1], NUM_FOLDS * num_classes)
         self.bias = x.new_zeros(NUM_FOLDS * num_classes)
         self.block = max(1, MAX_BLOCK_ENTRIES // (NUM_FOLDS * num_classes))
 
-    def fit(self, q: Tensor) -> Tensor:
-        """(n, C) log-probabilities of every sample by the probe that has not seen it, for plan q (n, C)."""
-        seen = self.folds[:, None] != torch.arange(NUM_FOLDS, device=q.device)  # (n, F)
-        sizes = self.sum_samples(seen.double().T @ q) + self.trusted_target.sum(0)  # (F, C)
+    def fit(self, q: Tensor) -> tuple[Tensor, float]:
+        """(n, C) log-probabilities of every sample by the probe that has not seen it, for plan q (n, C); and their s."""
+        everyone = torch.arange(NUM_FOLDS, device=q.device)
+        seen, seen_trusted = (of[:, None] != everyone for of in (self.folds, self.trusted_folds))  # (n, F), (M, F)
+        sizes = self.sum_samples(seen.double().T @ q) + seen_trusted.double().T @ self.trusted_target  # (F, C)
         scale = 1 / (self.num_classes * sizes.clamp_min(1e-6))
         self.weight.requires_grad_()
         self.bias.requires_grad_()
@@ -129,35 +150,47 @@ class _Probes:
         )
 
         def closure() -> Tensor:
-            value, by_weight, by_bias = self._loss(q, seen, scale)
+            value, by_weight, by_bias = self._loss(q, seen, seen_trusted, scale)
             self.weight.grad, self.bias.grad = by_weight, by_bias
             return value
 
         optimizer.step(closure)
         self.weight, self.bias = self.weight.detach(), self.bias.detach()
-        own = [
-            self._log_p(part).gather(1, fold[:, None, None].expand(-1, 1, self.num_classes)).squeeze(1)
-            for part, fold in zip(self.x.split(self.block), self.folds.split(self.block), strict=True)
-        ]
-        return torch.cat(own)
+        parts = zip(self.x.split(self.block), self.folds.split(self.block), strict=True)
+        return torch.cat([self._unseen(part, fold) for part, fold in parts]), self._sharpness()
+
+    def _sharpness(self) -> float:
+        """s."""
+        log_p = self._unseen(self.trusted, self.trusted_folds)
+
+        def log_probability(s: float) -> float:
+            of_trusted = (s * log_p).log_softmax(1).gather(1, self.trusted_labels[:, None]).sum()
+            return float(of_trusted) - (math.log(s) / SHARPNESS_SPREAD) ** 2 / 2
+
+        return max(SHARPNESSES, key=log_probability)
+
+    def _unseen(self, x: Tensor, folds: Tensor) -> Tensor:
+        """(n, C) log-probabilities of samples by the probes of their folds."""
+        return self._log_p(x).gather(1, folds[:, None, None].expand(-1, 1, self.num_classes)).squeeze(1)
 
     def _log_p(self, x: Tensor) -> Tensor:
         """(n, F, C) of all probes."""
         return torch.addmm(self.bias, x, self.weight).view(len(x), NUM_FOLDS, self.num_classes).log_softmax(2)
 
     @torch.no_grad()
-    def _loss(self, q: Tensor, seen: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(self, q: Tensor, seen: Tensor, seen_trusted: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of all probes together, over all processes, with its gradients."""
         total = self.x.new_zeros(1 + self.weight.numel() + len(self.bias))
         for part in torch.arange(len(q), device=q.device).split(self.block):
             total += self._terms(self.x[part], q[part], scale * seen[part].double()[:, :, None])
-        total = self.sum_samples(total) + self._terms(self.trusted, self.trusted_target, scale)
+        of_trusted = self._terms(self.trusted, self.trusted_target, scale * seen_trusted.double()[:, :, None])
+        total = self.sum_samples(total) + of_trusted
         value, by_weight, by_bias = total.split([1, self.weight.numel(), len(self.bias)])
         value = value + PENALTY / 2 * self.weight.square().sum()
         return value[0], by_weight.view_as(self.weight) + PENALTY * self.weight, by_bias
 
     def _terms(self, x: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-        """What samples add to loss and gradients, in one row: x (n, D), target (n, C), scale of it (n or 1, F, C)."""
+        """What samples add to loss and gradients, in one row: x (n, D), target (n, C), scale of it (n, F, C)."""
         mass = target[:, None, :] * scale
         log_p = self._log_p(x)
         residual = (log_p.exp() * mass.sum(2, keepdim=True) - mass).flatten(1)
