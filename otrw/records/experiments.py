@@ -187,7 +187,10 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
     recipe, preset_recipe = (
         sorted(item for item in settings.items() if item[0] not in HOW_COMPUTED) for settings in (own, wanted)
     )
-    unknown = "" if known_epochs else "?"
+    unknown = suffix = "" if known_epochs else "?"
+    if data["source"] in PRESET_OF_OWN and data.get("imbalance_factor") is not None:
+        differences += ("made long-tailed",)  # with a factor that data left as they are may have too
+        suffix += " made long-tailed"
     return Experiment(
         record=record,
         setting=Setting(dataset, *noise),
@@ -197,8 +200,8 @@ def _read_config(record: Record, stage1_runs: Mapping[str, _Stage1]) -> Experime
         variant=result["row"],
         fingerprint=fingerprint(config, precision=precision) + unknown,
         pair=_pair(record, config, known_epochs, stage1_runs),
-        line_hash=str(sorted(own.items())) + unknown,
-        recipe=str(recipe) + unknown,
+        line_hash=str(sorted(own.items())) + suffix,
+        recipe=str(recipe) + suffix,
         differences=differences,
         short=short,
         is_special=recipe != preset_recipe or not known_epochs,

@@ -221,6 +221,16 @@ def test_different_methods_are_never_averaged(tmp_path):
     assert not lines[1].short
 
 
+def test_own_data_as_they_are_and_made_as_long_tailed_are_two_lines(tmp_path):
+    own = ("--data.source", "folder", "--data.root", "photos")
+    facts = {"dataset": "photos", "imbalance_factor": 12.5}
+    write_record(tmp_path / "a", *own, variant="stage1", error=10.0, **facts)
+    write_record(tmp_path / "b", *own, "--data.imbalance_factor", "12.5", variant="stage1", error=20.0, seed=1, **facts)
+    block = next(block for block in blocks_of(tmp_path) if block.setting.dataset == "photos")
+    errors = {line.differences: line.cells[12.5].mean for line in block.lines}
+    assert errors == {(): 10.0, ("made long-tailed",): 20.0}
+
+
 def test_noise_and_coarse_labels_are_settings_of_their_own(tmp_path):
     noise = ("--data.label_noise", "symmetric", "--data.label_noise_rate", "0.4")
     write_record(tmp_path / "clean", "--config", "cifar100_lt", error=1.0)
