@@ -1,6 +1,6 @@
 """Rank-sharded batches with a global order that does not depend on the number of processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -81,6 +81,10 @@ class Batch:
 class Loader:
     """Batches of a set. `batch_size` counts samples over all processes; a process gets the rank-th slice of each.
 
+    An epoch ends with what is left; where that is less than half a batch, the last two share evenly what both have. A batch of
+    two or three would be a step as long as any other in a direction that is mostly noise, and the last thing that the running
+    statistics of BatchNorm see before they are used.
+
     sampling_weights (N,) draws that many samples with replacement in proportion to them; else every sample comes once an
     epoch. The order depends on (seed, epoch), random changes on (seed, epoch, step, sample): nothing depends on the rank.
     """
@@ -114,6 +118,16 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.samples) // self.batch_size)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Samples of each batch of an epoch, over all processes."""
+        num_full, left = divmod(len(self.samples), self.batch_size)
+        sizes = [self.batch_size] * num_full + [left] * (left > 0)
+        if 0 < 2 * left < self.batch_size:
+            both = self.batch_size + left
+            sizes[-2:] = [both - both // 2, both // 2]
+        return sizes
+
     def order(self, epoch: int) -> Tensor:
         """Sample indices of an epoch, (N,) on the CPU, replicated."""
         generator = generator_for(self.seed, "order", epoch)
@@ -126,16 +140,16 @@ class Loader:
 
     def epoch(self, epoch: int = 0, first_step: int = 0) -> Iterator[Batch]:
         """One pass over the set, or the rest of it from a step on."""
-        yield from self._batches(self.order(epoch), epoch, range(first_step, len(self)))
+        yield from self._batches(self.order(epoch).split(self.sizes), epoch, range(first_step, len(self)))
 
     def cycle(self, epoch: int, num_steps: int, first_step: int = 0) -> Iterator[Batch]:
         """num_steps full batches, or the rest of them: as many passes as it takes, each in an order of its own."""
         num_passes = -(-num_steps * self.batch_size // len(self.samples))
         order = torch.cat([self.order(epoch * num_passes + i) for i in range(num_passes)])
-        yield from self._batches(order, epoch, range(first_step, num_steps))
+        yield from self._batches(order.split(self.batch_size), epoch, range(first_step, num_steps))
 
-    def _batches(self, order: Tensor, epoch: int, steps: range) -> Iterator[Batch]:
-        parts = [order[step * self.batch_size : (step + 1) * self.batch_size] for step in steps]
+    def _batches(self, batches: Sequence[Tensor], epoch: int, steps: range) -> Iterator[Batch]:
+        parts = [batches[step] for step in steps]
         if isinstance(self.samples.inputs, Tensor):
             for step, members in zip(steps, parts, strict=True):
                 yield self._batch(members, epoch, step)

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from otrw import distributed
 from otrw.config import Config
@@ -101,8 +102,7 @@ class Weighting:
         """Solve for all batches of an epoch of embeddings at once, where `whole_epochs`."""
         assert self.reweighter is not None
         order = loader.order(epoch).to(loader.samples.labels.device)
-        padding = order.new_full((len(loader) * loader.batch_size - len(order),), -1)
-        index = torch.cat([order, padding]).view(len(loader), loader.batch_size)
+        index = pad_sequence(order.split(loader.sizes), batch_first=True, padding_value=-1)
         self.reweighter.steps(index, loader.samples.in_memory, loader.samples.labels)
         self.weights = self.reweighter.weights
 

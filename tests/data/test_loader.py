@@ -66,7 +66,9 @@ def test_every_sample_comes_exactly_once_an_epoch(num_samples, batch_size, epoch
     seen = torch.cat([rows["index"] for rows, _ in steps])
     assert torch.equal(seen.sort().values, torch.arange(num_samples))
     sizes = [len(rows["index"]) for rows, _ in steps]
-    assert all(size == min(batch_size, num_samples) for size in sizes[:-1])
+    full = min(batch_size, num_samples)
+    assert max(sizes) <= full <= 2 * min(sizes)
+    assert all(size == full for size in sizes[:-2])
     assert len(Loader(samples, batch_size, seed=0)) == len(steps)
 
 
@@ -87,10 +89,20 @@ def test_padding_repeats_the_last_sample_of_the_global_batch():
 
 
 def test_a_last_batch_smaller_than_the_number_of_processes_leaves_some_with_padding_alone():
-    samples = sample_set(6)
+    samples = sample_set(8)
     last = [list(Loader(samples, 5, seed=0, rank=rank, world_size=5, shuffle=False).epoch())[-1] for rank in range(5)]
-    assert [batch.mask.tolist() for batch in last] == [[True], [False], [False], [False], [False]]
-    assert all(batch.index.tolist() == [5] for batch in last)
+    assert [batch.mask.tolist() for batch in last] == [[True], [True], [True], [False], [False]]
+    assert [batch.index.tolist() for batch in last] == [[5], [6], [7], [7], [7]]
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "sizes"),
+    [(323, [64, 64, 64, 64, 34, 33]), (357, [64, 64, 64, 64, 64, 37]), (128, [64, 64]), (65, [33, 32]), (40, [40]), (1, [1])],
+)
+def test_a_small_rest_shares_with_the_batch_before_it(num_samples, sizes):
+    loader = Loader(sample_set(num_samples), 64, seed=0)
+    assert loader.sizes == sizes
+    assert [len(batch.index) for batch in loader.epoch()] == sizes
 
 
 def test_the_order_is_one_of_its_own_for_each_epoch_and_seed_and_otherwise_fixed():
