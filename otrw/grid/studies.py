@@ -150,7 +150,14 @@ STUDIES: dict[str, Study] = {
             "How much the trusted images weigh in the loss, 40 % wrong labels",
             "weight of the trusted images' loss",
             ("digits", "cifar10", "cifar100"),
-            tuple(Cell(f"factor{f:g}", {"stage2.meta_loss_factor": f}, "symmetric", f) for f in (0.1, 1.0)),
+            (
+                *(Cell(f"factor{f:g}", {"stage2.meta_loss_factor": f}, "symmetric", f) for f in (0.1, 1.0)),
+                *(
+                    Cell(f"{kind}{f:g}", {"stage2.meta_loss_factor": f, "data.label_noise": kind}, kind, f)
+                    for kind in ("similar", "instance")
+                    for f in (0.1, 1.0)
+                ),
+            ),
             (
                 "stage1",
                 "class_balanced_meta",
