@@ -202,6 +202,7 @@ def variant_work(config: Config, variant: Variant) -> float:
     with_meta = uses_meta(variant)
     num_images = num_train + with_meta * num_steps * (settings.meta_batch_size or num_meta)
     if settings.trainable == "classifier" and settings.embeddings == "cached":
-        return float(num_train + num_meta + 3 * num_test)
+        num_later = sum(1 for other in config.variants if other != "stage1")
+        return float(num_train + num_meta + 3 * num_test) / max(1, num_later)  # embedded once for all of them
     passes = 1 if settings.trainable == "classifier" else 3
     return float(settings.rounds * (settings.epochs * passes * num_images + num_train + evaluations(settings.epochs)))
