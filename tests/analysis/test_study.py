@@ -117,6 +117,16 @@ def test_the_figure_draws_the_difference_of_every_method_in_every_condition(reco
     assert places == {0: pytest.approx(-3.5), 1: pytest.approx(-5.0)}
 
 
+def test_a_condition_without_the_reference_has_no_panel(records):
+    pytest.importorskip("matplotlib", reason="figures need the report extra")
+    from otrw.analysis.figures.study import study_figure
+
+    write_records(records, "similar20", "oracle_meta", 4.0, 0)
+    figure = study_figure(tables_of(records, reference="class_balanced_meta"))
+    titles = [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert [title.split("\n")[0] for title in titles] == ["clean", "symmetric 20", "symmetric 40"]
+
+
 def test_the_axes_of_a_data_set_without_the_reference_have_an_end(records):
     pytest.importorskip("matplotlib", reason="figures need the report extra")
     from otrw.analysis.figures.study import SHOWN, _most

@@ -72,8 +72,10 @@ def _variants(table: StudyTable) -> list[str]:
 
 
 def _cells(table: StudyTable) -> list[Cell]:
-    """With a method beside the reference."""
-    return [cell for cell in table.cells if any(cell.name in table.rows[name] for name in _variants(table))]
+    """Those where a method is held against the reference; where the reference has no record at all, those with a method."""
+    values = [(cell, [table.rows[name].get(cell.name) for name in _variants(table)]) for cell in table.cells]
+    compared = [cell for cell, of_cell in values if any(value is not None and value.against is not None for value in of_cell)]
+    return compared or [cell for cell, of_cell in values if any(value is not None for value in of_cell)]
 
 
 def _sign(table: StudyTable) -> int:
