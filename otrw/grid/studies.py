@@ -184,6 +184,7 @@ STUDIES: dict[str, Study] = {
                 "stage2.rounds": 1,
                 "stage2.refresh_every_epochs": 2,
                 "stage2.meta_batch_size": 32,
+                "stage2.optimizer.learning_rate": 0.01,
             },
         ),
         Study(
