@@ -62,3 +62,8 @@ def test_the_table_holds_each_piece_against_the_base_of_its_seed(tmp_path, capsy
     assert "-1.5 (-7.9 to +4.9)" in lines["sam"]
     assert lines["sam"].split("│")[4].strip() == "40.0"
     assert lines["sam"].split("│")[5].strip() == "-"
+
+
+def test_no_records_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="--table must have records of a piece, got none"):
+        SCRIPT["print_tables"](Console(width=100), [tmp_path])

@@ -26,6 +26,7 @@ from otrw.commands.checkout import STUDY_RECORDS
 from otrw.commands.exit import exit_with_message
 from otrw.commands.grid_options import grid_parser, parse, show_or_train
 from otrw.config import flatten, to_dict
+from otrw.errors import UserError
 from otrw.grid.jobs import Job, make_job
 from otrw.records.experiments import load_experiments
 
@@ -112,7 +113,11 @@ def piece_of(config: Mapping) -> str | None:
 
 
 def print_tables(console: Console, folders: Sequence[Path]) -> None:
-    """A table for each data set, net and number of epochs that is recorded: error and its change from the base."""
+    """A table for each data set, net and number of epochs that is recorded: error and its change from the base.
+
+    Raises:
+        UserError: where no record is of a piece.
+    """
     loaded = load_experiments(folders)
     for line in (*loaded.problems, *loaded.summary()):
         print(line, file=sys.stderr)
@@ -125,6 +130,9 @@ def print_tables(console: Console, folders: Sequence[Path]) -> None:
         data, net = record.config["data"], record.result["model"]
         kind = data["source"], data["imbalance_factor"], net["name"], net["width_multiplier"], record.config["stage1"]["epochs"]
         groups.setdefault(kind, {}).setdefault(piece, {})[experiment.seed] = record.result["validation"]
+    if not groups:
+        where = ", ".join(map(str, folders)) or "any folder"
+        raise UserError(f"--table must have records of a piece, got none in {where}; without --table they are trained")
     for (source, factor, net, width, epochs), pieces in sorted(groups.items()):
         table = Table(
             title=f"{source}, factor {factor:g}, {net} x {width:g}, {epochs} epochs: validation error in %",

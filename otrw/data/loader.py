@@ -82,8 +82,8 @@ class Loader:
     """Batches of a set. `batch_size` counts samples over all processes; a process gets the rank-th slice of each.
 
     An epoch ends with what is left; where that is less than half a batch, the last two share evenly what both have. A batch of
-    two or three would be a step as long as any other in a direction that is mostly noise, and the last thing that the running
-    statistics of BatchNorm see before they are used.
+    two or three would be a step as long as any other in a direction that is mostly noise, and in a net with BatchNorm the last
+    thing that its running statistics see before they are used.
 
     sampling_weights (N,) draws that many samples with replacement in proportion to them; else every sample comes once an
     epoch. The order depends on (seed, epoch), random changes on (seed, epoch, step, sample): nothing depends on the rank.

@@ -80,7 +80,7 @@ def run(
         progress.say(_describe(config, data, net, accelerator, folder))
         progress.say(f"{threads.number} thread{'s' if threads.number > 1 else ''} a process ({threads.reason})")
         if accelerator.device.type == "cpu" and leaves_bf16_unused(config.model.name, accelerator.mixed_precision):
-            progress.say("float32, though this CPU has bf16 instructions: --run.precision bf16 is faster, and less precise")
+            progress.say("float32; this CPU has bf16 instructions: --run.precision bf16 is faster")
         if stage1_line:
             progress.say(stage1_line)
         elif net.origin:
