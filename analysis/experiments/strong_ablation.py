@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         jobs = [job_of(piece, options.dataset, seed, overrides) for seed in options.seeds for piece in options.pieces]
         command = shlex.join(["python", sys.argv[0], *arguments])
         to = f"--to {STUDY_RECORDS / 'strong_ablation'}"
-        commit = f"python analysis/add_results.py {options.directory}/* {to}"
+        commit = f"python analysis/add_results.py {options.directory}/*/ {to}"
         show_or_train(jobs, Path(options.directory), options, command, [("commit", commit)])
     if not options.dry_run:
         folders = [folder for folder in (STUDY_RECORDS / "strong_ablation", Path(options.directory)) if folder.is_dir()]

@@ -40,6 +40,6 @@ def main(name: str, arguments: Sequence[str]) -> None:
     next_commands = (
         ("table", f"python analysis/make_table.py --study {name} {directory}"),
         ("figure", f"python analysis/make_figures.py --study {name} {directory}"),
-        ("commit", f"python analysis/add_results.py {directory}/* --to analysis/experiments/results/{study.folder}"),
+        ("commit", f"python analysis/add_results.py {directory}/*/ --to analysis/experiments/results/{study.folder}"),
     )
     show_or_train(jobs, directory, options, shlex.join(["python", sys.argv[0], *arguments]), next_commands)
