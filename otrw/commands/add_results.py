@@ -27,26 +27,34 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--to", type=Path, default=RESULTS, help="where to (default: analysis/results)")
     parser.add_argument("--checkpoint", action="store_true", help="copy the stage-1 net too")
     options = parser.parse_args(arguments)
+    variants = {run: sorted(path.parent for path in run.glob("*/config.yaml")) for run in options.runs if not _is_search(run)}
+    for run, folders in variants.items():  # before anything is copied
+        if not folders:
+            raise UserError(f"{run} must be a run's folder, but no variant with a config.yaml is in it")
+        if options.checkpoint and not _stage1_net(run).exists():
+            raise UserError(f"--checkpoint must go with a run whose stage 1 is finished, got {run}")
     for run in options.runs:
-        if (run / "trials.jsonl").exists():
+        if run not in variants:
             _copy(SEARCH_FILES, run, options.to / "searches" / run.name)
             continue
-        variants = sorted(path.parent for path in run.glob("*/config.yaml"))
-        if not variants:
-            raise UserError(f"{run} must be a run's folder, but no variant with a config.yaml is in it")
-        for variant in variants:
+        for variant in variants[run]:
             if not (variant / "result.json").exists():
                 print(f"{variant}: not finished, left out")
                 continue
             _copy(FILES, variant, options.to / run.name / variant.name)
         if options.checkpoint:
-            model = run / "stage1" / "model.safetensors"
-            if not model.exists():
-                raise UserError(f"--checkpoint must go with a run whose stage 1 is finished, got {run}")
             CHECKPOINTS.mkdir(exist_ok=True)
-            shutil.copyfile(model, CHECKPOINTS / f"{run.name}.safetensors")
-            print(f"{model} -> {CHECKPOINTS / run.name}.safetensors")
+            shutil.copyfile(_stage1_net(run), CHECKPOINTS / f"{run.name}.safetensors")
+            print(f"{_stage1_net(run)} -> {CHECKPOINTS / run.name}.safetensors")
     print("then: python analysis/make_table.py --write README.md")
+
+
+def _is_search(folder: Path) -> bool:
+    return (folder / "trials.jsonl").exists()
+
+
+def _stage1_net(run: Path) -> Path:
+    return run / "stage1" / "model.safetensors"
 
 
 def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:

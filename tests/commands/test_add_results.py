@@ -41,3 +41,17 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "must be a run's folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_is_copied_where_one_of_several_is_no_run(tmp_path):
+    run, to = tmp_path / "a-run", tmp_path / "results"
+    (run / "stage1").mkdir(parents=True)
+    for name in ("config.yaml", "result.json"):
+        (run / "stage1" / name).write_text("{}")
+    log = tmp_path / "a-run.log"
+    log.write_text("a study's log beside its runs")
+    done = add(run, log, "--to", to)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(log) in done.stderr
+    assert not to.exists()
