@@ -25,7 +25,7 @@ from otrw.analysis.statistics import mean_std, paired_difference
 from otrw.commands.checkout import STUDY_RECORDS
 from otrw.commands.exit import exit_with_message
 from otrw.commands.grid_options import grid_parser, parse, show_or_train
-from otrw.config import flatten, to_dict
+from otrw.config import Config, flatten, to_dict
 from otrw.errors import UserError
 from otrw.grid.jobs import Job, make_job
 from otrw.records.experiments import load_experiments
@@ -39,6 +39,7 @@ BASE = {
     "stage1.loss.name": "cross_entropy",
     "stage1.optimizer.warmup_epochs": "0",
     "stage1.optimizer.sam_radius": "0",
+    "stage1.optimizer.sam_start": "0",
     "stage1.optimizer.ema_decay": "0",
     "model.head": "linear",
 }
@@ -54,6 +55,7 @@ PIECES: dict[str, dict[str, str]] = {
     "warm_up": {"stage1.optimizer.warmup_epochs": "1"},
     "ema": {"stage1.optimizer.ema_decay": "0.999"},
     "sam": {"stage1.optimizer.sam_radius": "0.05"},
+    "late_sam": {"stage1.optimizer.sam_radius": "0.05", "stage1.optimizer.sam_start": "0.85"},
     "cosine_head": {"model.head": "cosine"},
     "smoothing": {"stage1.loss.label_smoothing": "0.1", "stage1.loss.label_smoothing_tail": "0"},
     "light_decay": {"stage1.optimizer.weight_decay": "2e-4"},
@@ -103,8 +105,11 @@ def job_of(piece: str, dataset: str, seed: int, overrides: Sequence[str] = ()) -
 
 
 def piece_of(config: Mapping) -> str | None:
-    """The piece whose settings a record (nested, as in its config.yaml) has; None where it has those of none."""
-    settings = flatten(config)
+    """The piece whose settings a record (nested, as in its config.yaml) has; None where it has those of none.
+
+    A setting that is younger than the record has its default, which is what the record was made with.
+    """
+    settings = flatten(to_dict(Config())) | flatten(config)
     for piece in (*PIECES, WHOLE):
         wanted = flatten(to_dict(job_of(piece, str(settings["data.source"]), 0).config))
         if all(settings[path] == wanted[path] for path in DECISIVE):

@@ -35,6 +35,9 @@ class OptimizerConfig:
     sam_radius: float = 0.0
     """Sharpness-aware minimisation (arXiv 2010.01412): the gradient is taken where the loss is worst within this distance
     of the weights, to first order. Two passes a step; 0 turns it off."""
+    sam_start: float = 0.0
+    """Share of the phase's steps, in [0, 1), before sharpness-aware ones begin: the last few epochs alone do most of what all
+    do (arXiv 2410.10373), for a fraction of the second passes."""
     ema_decay: float = 0.0
     """Average weights over steps, w_ema <- decay w_ema + (1 - decay) w, in [0, 1); the average is evaluated, saved and goes
     into stage 2. Decay rises as (1 + t) / (10 + t) at first. 0 turns it off."""
@@ -56,6 +59,7 @@ class OptimizerConfig:
         check(factor >= 0, f"{path}.backbone_learning_rate_factor", factor, "be >= 0")
         check(self.clip_norm is None or self.clip_norm > 0, f"{path}.clip_norm", self.clip_norm, "be > 0 or null")
         check(self.sam_radius >= 0, f"{path}.sam_radius", self.sam_radius, "be >= 0")
+        check(0 <= self.sam_start < 1, f"{path}.sam_start", self.sam_start, "be in [0, 1)")
         check(0 <= self.ema_decay < 1, f"{path}.ema_decay", self.ema_decay, "be in [0, 1)")
         check(self.weight_decay >= 0, f"{path}.weight_decay", self.weight_decay, "be >= 0")
         check(self.warmup_epochs >= 0, f"{path}.warmup_epochs", self.warmup_epochs, "be >= 0")

@@ -51,6 +51,7 @@ _OPTIMIZER = {
     "weight_decay": FACTOR,
     "clip_norm": RATE,
     "sam_radius": FACTOR,
+    "sam_start": BELOW_ONE,
     "ema_decay": BELOW_ONE,
     "warmup_epochs": Range(0, 1e6),
     "milestones": Range(0, 1, is_open_low=True, is_open_high=True),

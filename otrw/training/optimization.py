@@ -79,6 +79,11 @@ def learning_rate_factor(options: OptimizerConfig, step: int, steps_per_epoch: i
             return 1.0
 
 
+def is_sharpness_aware(options: OptimizerConfig, step: int, total: int) -> bool:
+    """Whether a phase's step (from 0) of `total` takes its gradient at the worst near point: from `sam_start` on."""
+    return options.sam_radius > 0 and step >= round(options.sam_start * total)
+
+
 @contextlib.contextmanager
 def at_the_worst_near(module: nn.Module, radius: float) -> Iterator[None]:
     """Inside, the weights stand where the loss is worst within `radius` of them, to first order: w + radius g / |g|.

@@ -10,7 +10,7 @@ from torch import Tensor
 from otrw import distributed
 from otrw.data.loader import Batch
 from otrw.training.losses import cross_entropy, global_total, share_of_mean
-from otrw.training.optimization import at_the_worst_near
+from otrw.training.optimization import at_the_worst_near, is_sharpness_aware
 from otrw.training.session import Phase, Session, Training
 
 
@@ -45,7 +45,7 @@ def training_step(
     weights = phase.weighting.of_batch(batch, phase.module, meta) if is_weighted else batch.mask.float()
     targets = phase.weighting.targets_of_batch(batch, is_weighted)
     losses = backward(session, phase, training, batch, targets, weights, meta)
-    if options.sam_radius > 0:
+    if is_sharpness_aware(options, training.schedule.last_epoch, len(training.loader) * phase.settings.epochs):
         with at_the_worst_near(phase.module, options.sam_radius):
             backward(session, phase, training, batch, targets, weights, meta)
     if options.clip_norm is not None:

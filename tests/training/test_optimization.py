@@ -16,7 +16,14 @@ from otrw.config import OptimizerConfig
 from otrw.models.build import build_model
 from otrw.models.heads import FrozenBackbone
 from otrw.training.losses import cross_entropy, weighted_mean
-from otrw.training.optimization import at_the_worst_near, average_of, learning_rate_factor, make_optimizer, parameter_groups
+from otrw.training.optimization import (
+    at_the_worst_near,
+    average_of,
+    is_sharpness_aware,
+    learning_rate_factor,
+    make_optimizer,
+    parameter_groups,
+)
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
@@ -45,6 +52,12 @@ def test_without_further_settings_all_parameters_are_one_group_as_they_come():
     net = small_net()
     (group,) = parameter_groups(net, OptimizerConfig())
     assert group == {"params": list(net.parameters())}
+
+
+@pytest.mark.parametrize(("radius", "start", "first"), [(0.1, 0.0, 0), (0.1, 0.85, 170), (0.1, 0.999, 200), (0.0, 0.0, 200)])
+def test_the_last_share_of_the_steps_is_sharpness_aware(radius, start, first):
+    options = OptimizerConfig(sam_radius=radius, sam_start=start)
+    assert [is_sharpness_aware(options, step, 200) for step in range(200)] == [step >= first for step in range(200)]
 
 
 @pytest.mark.parametrize("name", ["small", "resnet20"])

@@ -39,6 +39,7 @@ PIECES = [
     "--stage1.optimizer.backbone_learning_rate_factor=0.5",
     "--stage1.optimizer.clip_norm=1.5",
     "--stage1.optimizer.sam_radius=0.05",
+    "--stage1.optimizer.sam_start=0.5",
     "--stage1.optimizer.ema_decay=0.95",
     "--stage2.optimizer.name=adamw",
     "--stage2.optimizer.learning_rate=0.002",
@@ -106,6 +107,14 @@ def test_what_is_saved_is_what_was_evaluated_and_is_not_the_last_step(whole, tmp
     assert all(not torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("weight"))
 
 
+def test_sharpness_aware_steps_begin_where_they_are_asked_to(whole, tmp_path):
+    """Half of three epochs: the first is one without such steps, to the bit, the second is not."""
+    plain = train(tmp_path, "plain", *PIECES, "--stage1.optimizer.sam_radius=0", variants="stage1")
+    late, never = (lines_of(folder / "stage1") for folder in (whole, plain))
+    assert late[0] == never[0]
+    assert all(ours["train"]["loss"] != theirs["train"]["loss"] for ours, theirs in zip(late[1:], never[1:], strict=True))
+
+
 def test_a_step_in_parts_is_the_step_of_the_whole_batch(whole, tmp_path):
     in_parts = train(tmp_path, "parts", *PIECES, "--run.accumulation_steps=3")
     for variant in ("stage1", "class_balanced_meta"):
@@ -133,6 +142,7 @@ def test_two_processes_end_where_one_ends(whole, tmp_path):
     [
         (["--stage2.cutmix_alpha=1", "--stage2.trainable=classifier"], "stage2.cutmix_alpha must be 0 on cached embeddings"),
         (["--stage1.optimizer.sam_radius=-1"], "stage1.optimizer.sam_radius must be >= 0, got -1.0"),
+        (["--stage1.optimizer.sam_start=1"], "stage1.optimizer.sam_start must be in [0, 1), got 1.0"),
         (["--stage1.optimizer.ema_decay=1"], "stage1.optimizer.ema_decay must be in [0, 1), got 1.0"),
         (["--stage2.optimizer.clip_norm=0"], "stage2.optimizer.clip_norm must be > 0 or null, got 0.0"),
         (["--data.augment.magnitude=31"], "data.augment.magnitude must be in [0, 30], got 31"),
