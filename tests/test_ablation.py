@@ -38,6 +38,13 @@ def test_the_whole_is_the_preset_but_for_length_and_validation_split():
     assert all(settings("base")[path] != whole[path] for path in ("stage1.loss.name", "data.augment.policy"))
 
 
+def test_a_record_older_than_a_setting_is_of_its_piece():
+    """What the committed records lack has its default in them."""
+    config = to_dict(job_of("balanced_softmax", "cifar10", 0).config)
+    del config["stage1"]["optimizer"]["sam_start"]
+    assert SCRIPT["piece_of"](config) == "balanced_softmax"
+
+
 def test_a_dry_run_shows_the_plan_and_trains_nothing(tmp_path, capsys):
     main(["--dry-run", "--pieces", "base", "sam", "--stage1.epochs", "2", "--directory", str(tmp_path / "runs")])
     assert "2 runs, 0 of 2 variants done" in capsys.readouterr().out
