@@ -24,7 +24,7 @@ from rich.table import Table
 from otrw.analysis.statistics import mean_std, paired_difference
 from otrw.commands.checkout import STUDY_RECORDS
 from otrw.commands.exit import exit_with_message
-from otrw.commands.grid_options import grid_parser, parse, show_or_train
+from otrw.commands.grid_options import commit_command, grid_parser, parse, show_or_train
 from otrw.config import Config, flatten, to_dict
 from otrw.errors import UserError
 from otrw.grid.jobs import Job, make_job
@@ -84,9 +84,8 @@ def main(arguments: Sequence[str]) -> None:
     if not options.table:
         jobs = [job_of(piece, options.dataset, seed, overrides) for seed in options.seeds for piece in options.pieces]
         command = shlex.join(["python", sys.argv[0], *arguments])
-        to = f"--to {STUDY_RECORDS / 'strong_ablation'}"
-        commit = f"python analysis/add_results.py {options.directory}/*/ {to}"
-        show_or_train(jobs, Path(options.directory), options, command, [("commit", commit)])
+        directory = Path(options.directory)
+        show_or_train(jobs, directory, options, command, [("commit", commit_command(directory, "strong_ablation"))])
     if not options.dry_run:
         folders = [folder for folder in (STUDY_RECORDS / "strong_ablation", Path(options.directory)) if folder.is_dir()]
         print_tables(Console(), folders)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from otrw.commands.grid_options import grid_parser, parse, show_or_train
+from otrw.commands.grid_options import commit_command, grid_parser, parse, show_or_train
 from otrw.grid.studies import STUDIES, study_jobs
 
 
@@ -38,8 +38,8 @@ def main(name: str, arguments: Sequence[str]) -> None:
     directory = Path(options.directory).expanduser() / study.folder
     print(f"{study.title}: {len(set(options.cells) or cells)} of {len(cells)} conditions")
     next_commands = (
-        ("table", f"python analysis/make_table.py --study {name} {directory}"),
-        ("figure", f"python analysis/make_figures.py --study {name} {directory}"),
-        ("commit", f"python analysis/add_results.py {directory}/*/ --to analysis/experiments/results/{study.folder}"),
+        ("table", shlex.join(["python", "analysis/make_table.py", "--study", name, str(directory)])),
+        ("figure", shlex.join(["python", "analysis/make_figures.py", "--study", name, str(directory)])),
+        ("commit", commit_command(directory, study.folder)),
     )
     show_or_train(jobs, directory, options, shlex.join(["python", sys.argv[0], *arguments]), next_commands)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from otrw.errors import UserError, UserInterrupt, check
-from otrw.grid.jobs import Job, check_folders, is_done, job_states
+from otrw.grid.jobs import Job, check_data, check_folders, is_done, job_states
 from otrw.grid.plan import print_estimate, print_plan, visible_gpus
 from otrw.grid.runner import Grid
 
@@ -72,6 +73,7 @@ def show_or_train(
         next_commands: (a word on what it shows, the command as typed).
 
     Raises:
+        UserError: where the data of a run cannot be read; nothing is begun then.
         UserInterrupt: for Ctrl-C and other signals.
     """
     console = Console()
@@ -83,6 +85,7 @@ def show_or_train(
     if options.dry_run:
         print_estimate(console, jobs, states, num_slots, gpus)
         return
+    check_data(job for job in jobs if not is_done(states[job.name]))
     deadline = time.monotonic() + 60 * options.budget_minutes if options.budget_minutes else float("inf")
     try:
         failed = Grid(jobs, directory, num_slots, gpus, console).train(deadline)
@@ -96,3 +99,8 @@ def show_or_train(
         console.print(f"  {word:<7} {next_command}", highlight=False, soft_wrap=True, markup=False)
     if failed:
         sys.exit(1)
+
+
+def commit_command(directory: Path, study: str) -> str:
+    """The command that adds the runs below a directory to the committed records of a study, as typed."""
+    return f"python analysis/add_results.py {shlex.quote(str(directory))}/*/ --to analysis/experiments/results/{study}"

@@ -14,6 +14,7 @@ from otrw.config.tree import uses_meta
 from otrw.config.variants import variant_config
 from otrw.config.yaml_files import load_yaml
 from otrw.data.long_tail import class_profile
+from otrw.data.sources import load_raw
 from otrw.errors import UserError
 from otrw.grid.precision import resolved_precision
 from otrw.records import ledger
@@ -169,6 +170,21 @@ def check_folders(jobs: Iterable[Job], directory: Path) -> None:
                 f"{path.parent} was begun with {key} {_short(before)}, got {_short(now)}: "
                 "give the same settings, or another --directory"
             )
+
+
+def check_data(jobs: Iterable[Job]) -> None:
+    """Read the data of every job once, so that files that are not there are one line, and not one for each run.
+
+    Raises:
+        UserError: for files that are missing or damaged.
+    """
+    seen = []
+    for job in jobs:
+        data = job.config.data
+        files = (data.source, data.root, data.layout, data.labels_file)
+        if files not in seen:
+            load_raw(data)
+            seen.append(files)
 
 
 def _short(value: object) -> str:

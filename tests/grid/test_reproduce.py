@@ -119,11 +119,19 @@ def test_a_budget_stops_it_and_the_next_call_goes_on(tmp_path):
 
 
 def test_a_failing_run_is_named_with_its_reason_and_the_exit_code_tells(tmp_path):
-    done = call("--presets", "official", "--datasets", "cifar10", "--factors", "20", "--seeds", "0",
-                "--directory", tmp_path, "--data.root", tmp_path / "nothing", "--data.cache", "")  # fmt: skip
+    done = call(*SMALL, "--seeds", "0", "--data.num_meta_per_class", "1000", "--directory", tmp_path)
     assert done.returncode == 1
     assert "failed with exit code 2: error: " in done.stdout
     assert "0 of 1 runs done; 1 failed" in done.stdout
+
+
+def test_data_that_are_not_there_are_one_line_for_all_runs(tmp_path):
+    done = call("--presets", "official", "--datasets", "cifar10", "--factors", "20", "50", "--seeds", "0", "1",
+                "--directory", tmp_path / "runs", "--data.root", tmp_path / "nothing", "--data.cache", "")  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: data.root must hold cifar10/*.parquet")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
