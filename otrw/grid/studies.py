@@ -147,7 +147,7 @@ STUDIES: dict[str, Study] = {
         ),
         Study(
             "trusted_weight",
-            "How much the trusted images weigh in the loss, 40 % wrong labels",
+            "How much the trusted images weigh in the loss, 40 and 20 % wrong labels",
             "weight of the trusted images' loss",
             ("digits", "cifar10", "cifar100"),
             (
@@ -155,6 +155,16 @@ STUDIES: dict[str, Study] = {
                 *(
                     Cell(f"{kind}{f:g}", {"stage2.meta_loss_factor": f, "data.label_noise": kind}, kind, f)
                     for kind in ("similar", "instance")
+                    for f in (0.1, 1.0)
+                ),
+                *(
+                    Cell(
+                        f"{kind}20-{f:g}",
+                        {"stage2.meta_loss_factor": f, "data.label_noise": kind, "data.label_noise_rate": 0.2},
+                        f"{kind}, 20 %",
+                        f,
+                    )
+                    for kind in ("symmetric", "similar", "instance")
                     for f in (0.1, 1.0)
                 ),
             ),
