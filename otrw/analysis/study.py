@@ -6,7 +6,7 @@ from typing import NamedTuple
 from otrw.analysis.statistics import Difference, mean_std, paired_difference
 from otrw.config.known_data import KNOWN_DATA
 from otrw.config.variants import TITLES
-from otrw.errors import UserError
+from otrw.errors import UserError, check
 from otrw.grid.studies import FACTORS, Cell, Study, cell_of
 from otrw.records.experiments import Experiment, label
 
@@ -158,6 +158,45 @@ def _notes(groups: Iterable[dict[int, Experiment]]) -> list[str]:
 def study_text(tables: Sequence[StudyTable]) -> str:
     """The tables as Markdown that can be read as it is."""
     return "\n".join(_text(table) for table in tables)
+
+
+def brief_text(tables: Sequence[StudyTable], cells: Sequence[str] = (), variants: Sequence[str] = ()) -> str:
+    """Means alone, as Markdown: one table a metric, a line a data set and condition, a column a method.
+
+    Args:
+        tables: of one study.
+        cells: names of conditions; none takes all.
+        variants: methods, in this order; none takes all.
+
+    Raises:
+        UserError: where a condition or method has no records.
+    """
+    known = {cell.name for table in tables for cell in table.cells}, {name for table in tables for name in table.rows}
+    for option, names, there in zip(("--cells", "--variants"), (cells, variants), known, strict=True):
+        for name in names:
+            check(name in there, option, name, f"be among those with records: {', '.join(sorted(there))}")
+    columns = list(variants) or [name for name in TITLES if name in known[1]]
+    parts = []
+    for metric in dict.fromkeys(table.metric for table in tables):
+        lines = [["", *(label(name).removesuffix(" + meta") for name in columns), "seeds"]]
+        for table in [table for table in tables if table.metric == metric]:
+            for cell in [cell for cell in table.cells if not cells or cell.name in cells]:
+                row = {name: table.rows[name][cell.name] for name in columns if cell.name in table.rows.get(name, {})}
+                best = min if not table.study.metrics[metric].startswith(QUALITY) else max
+                own = [round(value.mean, 1) for name, value in row.items() if not name.startswith("oracle")]
+                if own:
+                    means = [_mean(row.get(name), None if name.startswith("oracle") else best(own)) for name in columns]
+                    seeds = str(min(value.num_seeds for value in row.values()))
+                    lines.append([f"{KNOWN_DATA[table.dataset].title}, {cell.title}", *means, seeds])
+        title = tables[0].study.title
+        parts.append(f"{metric[0].upper()}{metric[1:]}; {title[0].lower()}{title[1:]}.\n\n{_grid(lines)}\n")
+    return "\n".join(parts)
+
+
+def _mean(value: Value | None, best: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"**{value.mean:.1f}**" if round(value.mean, 1) == best else f"{value.mean:.1f}"
 
 
 def _text(table: StudyTable) -> str:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from otrw.analysis import formats
 from otrw.analysis.main_results import main_results
-from otrw.analysis.study import study_text
+from otrw.analysis.study import brief_text, study_text
 from otrw.analysis.table import METRICS, PAPER_SETTINGS, Block, make_blocks, read_published
 from otrw.commands.checkout import RESULTS
 from otrw.commands.study_records import read_study
@@ -116,7 +116,10 @@ def _selected(experiments: list[Experiment], options: argparse.Namespace) -> tup
 
 def _study(options: argparse.Namespace) -> None:
     """Print or write the tables of a study, as Markdown."""
-    text = study_text(read_study(options.study, options.records, options.reference))
+    if (options.cells or options.variants) and not options.brief:
+        raise UserError("--cells and --variants must stand beside --brief, got no such option; add it")
+    tables = read_study(options.study, options.records, options.reference)
+    text = brief_text(tables, options.cells, options.variants) if options.brief else study_text(tables)
     if options.write:
         replace_between(options.write, f"<!-- {options.study}: begin -->", f"<!-- {options.study}: end -->", text)
     elif options.output:
@@ -136,6 +139,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--against", choices=("paper", "published"), default="paper", help="published: all published rows")
     parser.add_argument("--study", help=f"one of {', '.join(STUDIES)}; from its committed records and runs/STUDY")
     parser.add_argument("--reference", metavar="VARIANT", help="of a study: what the other methods are held against")
+    parser.add_argument("--brief", action="store_true", help="of a study: means alone, a line a condition")
+    parser.add_argument("--cells", nargs="+", default=(), metavar="NAME", help="with --brief: only these conditions")
+    parser.add_argument("--variants", nargs="+", default=(), metavar="NAME", help="with --brief: only these methods, in order")
     parser.add_argument("--output", type=Path, help="write to this file")
     parser.add_argument("--write", type=Path, metavar="README", help=f"write as Markdown between {BEGIN} and {END}")
     parser.add_argument("--all", action="store_true", help="every record, and a row for every way in which settings differ")

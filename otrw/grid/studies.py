@@ -31,6 +31,11 @@ class Cell(NamedTuple):
     panels: tuple[str, ...] = ()
     """More panels to which it belongs: data without wrong labels begin every line of noise."""
 
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.panel} {self.place:g}" if self.panel and self.place is not None else self.name
+
 
 class Study(NamedTuple):
     """A question."""
@@ -151,9 +156,9 @@ STUDIES: dict[str, Study] = {
             "weight of the trusted images' loss",
             ("digits", "cifar10", "cifar100"),
             (
-                *(Cell(f"factor{f:g}", {"stage2.meta_loss_factor": f}, "symmetric", f) for f in (0.1, 1.0)),
+                *(Cell(f"factor{f:g}", {"stage2.meta_loss_factor": f}, "symmetric 40 %, weight", f) for f in (0.1, 1.0)),
                 *(
-                    Cell(f"{kind}{f:g}", {"stage2.meta_loss_factor": f, "data.label_noise": kind}, kind, f)
+                    Cell(f"{kind}{f:g}", {"stage2.meta_loss_factor": f, "data.label_noise": kind}, f"{kind} 40 %, weight", f)
                     for kind in ("similar", "instance")
                     for f in (0.1, 1.0)
                 ),
@@ -161,7 +166,7 @@ STUDIES: dict[str, Study] = {
                     Cell(
                         f"{kind}20-{f:g}",
                         {"stage2.meta_loss_factor": f, "data.label_noise": kind, "data.label_noise_rate": 0.2},
-                        f"{kind}, 20 %",
+                        f"{kind} 20 %, weight",
                         f,
                     )
                     for kind in ("symmetric", "similar", "instance")

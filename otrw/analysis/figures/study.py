@@ -111,8 +111,7 @@ def _panel(axes: Axes, table: StudyTable, variants: Sequence[str], cell: Cell, m
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.tick_params(axis="x", labelsize=8)
     reference = table.rows.get(str(table.reference), {}).get(cell.name)
-    name = f"{cell.panel} {cell.place:g}" if cell.panel and cell.place is not None else cell.name
-    axes.set_title(f"{name}\nreference {reference.mean:.1f}" if reference else name, fontsize=8)
+    axes.set_title(f"{cell.title}\nreference {reference.mean:.1f}" if reference else cell.title, fontsize=8)
 
 
 def _color(variant: str) -> str:
