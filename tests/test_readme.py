@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from otrw.commands.checkout import STUDY_RECORDS
+from otrw.commands.table import main as make_table
 from otrw.config.command_line import parse_config
 from otrw.tuning.plan import make_plan
 from otrw.tuning.space import parse_space
@@ -57,6 +59,18 @@ def test_analysis_commands_name_scripts_and_options_that_exist():
         text = (ROOT / "otrw" / "commands" / f"{command}.py").read_text(encoding="utf-8")
         for option in re.findall(r" (--\w[\w-]*)", rest.split(" #")[0]):
             assert f'"{option}"' in text, f"{script} {option}"
+
+
+def test_the_table_of_the_studies_is_what_the_committed_records_say(tmp_path):
+    page = (ROOT / "analysis" / "experiments" / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(
+        r"^python analysis/make_table.py (--study \S+ --brief (?:.*\\\n)*.*) --write README.md$", page, flags=re.M
+    )
+    arguments = shlex.split(command.replace("\\\n", " "))
+    study = arguments[arguments.index("--study") + 1]
+    written = tmp_path / "table.md"
+    make_table([str(STUDY_RECORDS / study), *arguments, "--output", str(written)])
+    assert f"<!-- {study}: begin -->\n{written.read_text(encoding='utf-8')}<!-- {study}: end -->" in README
 
 
 def test_search_commands_parse(tmp_path):

@@ -178,7 +178,7 @@ def brief_text(tables: Sequence[StudyTable], cells: Sequence[str] = (), variants
     columns = list(variants) or [name for name in TITLES if name in known[1]]
     parts = []
     for metric in dict.fromkeys(table.metric for table in tables):
-        lines = [["", *(label(name).removesuffix(" + meta") for name in columns), "seeds"]]
+        lines = [[metric, *(label(name).removesuffix(" + meta") for name in columns), "seeds"]]
         for table in [table for table in tables if table.metric == metric]:
             for cell in [cell for cell in table.cells if not cells or cell.name in cells]:
                 row = {name: table.rows[name][cell.name] for name in columns if cell.name in table.rows.get(name, {})}
@@ -188,8 +188,7 @@ def brief_text(tables: Sequence[StudyTable], cells: Sequence[str] = (), variants
                     means = [_mean(row.get(name), None if name.startswith("oracle") else best(own)) for name in columns]
                     seeds = str(min(value.num_seeds for value in row.values()))
                     lines.append([f"{KNOWN_DATA[table.dataset].title}, {cell.title}", *means, seeds])
-        title = tables[0].study.title
-        parts.append(f"{metric[0].upper()}{metric[1:]}; {title[0].lower()}{title[1:]}.\n\n{_grid(lines)}\n")
+        parts.append(_grid(lines) + "\n")
     return "\n".join(parts)
 
 
