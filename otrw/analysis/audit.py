@@ -12,6 +12,8 @@ FLAGGED = 0.5
 """Score from which a label counts as wrong: it is more probably wrong than right."""
 LOW_WEIGHT = 0.8
 """Of scores that come from weights alone, which are no probabilities: a weight of a quarter of its class's mean."""
+SAME_WEIGHT = 1e-6
+"""Range of weights over their class's mean that is rounding."""
 NEEDED = ("index", "given_label", "true_label", "weight")
 
 
@@ -51,11 +53,10 @@ def headline(audit: Audit) -> str:
     """How many labels stand out, in a sentence that claims no more than the scores can."""
     flagged, total = int(audit.flagged.sum()), len(audit.given)
     if audit.estimated_num_wrong is None:
-        return f"{flagged} of {total} training labels weigh less than a quarter of their class's mean: look at these first."
-    return (
-        f"{flagged} of {total} training labels are probably wrong; by the plan's probabilities about "
-        f"{audit.estimated_num_wrong:.0f} are, so look beyond them where that is more."
-    )
+        return f"{flagged} of {total} training labels weigh less than a quarter of their class's mean: the list begins there."
+    more = round(audit.estimated_num_wrong)
+    text = f"{flagged} of {total} training labels are probably wrong; the plan's probabilities add up to {more}"
+    return f"{text}: look beyond them." if more > flagged else f"{text}."
 
 
 class Found(NamedTuple):
@@ -78,7 +79,7 @@ def make_audit(record: Record) -> Audit:
         record: of a variant with weights; weights.parquet lies in its folder.
 
     Raises:
-        UserError: where the file is missing, damaged, or of another run.
+        UserError: where the file is missing, damaged, or of another run, or weights are those of classes.
     """
     path = record.path / "weights.parquet"
     columns = read_columns(path)
@@ -99,6 +100,11 @@ def make_audit(record: Record) -> Audit:
     # a plan that has the given label in its cost repeats it: within a class its weights tell more (analysis/LOG.md)
     by_plan = "wrong_label_score" in columns and (record.config.get("ot") or {}).get("weights") == "noise_aware"
     score = columns["wrong_label_score"].astype(np.float64) if by_plan else 1 / (1 + relative)
+    if not by_plan and np.ptp(relative) < SAME_WEIGHT:
+        raise UserError(
+            f"{record.path} must weigh samples of one class differently, or there is no order to list them in; got weights of "
+            "whole classes: take a variant with transport, such as ot_learned_meta"
+        )
     identity = columns.get("identity")
     data = record.result.get("data") or {}
     true = columns["true_label"].astype(np.int64) if data.get("knows_truth", True) else None

@@ -82,8 +82,18 @@ def main(arguments: Sequence[str]) -> None:
             parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)
             said = ", ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in parts)
             print(f"  {name}, {figures.num_wrong} of {figures.num_samples} wrong: {said} (%)")
+    elsewhere = _not_listed(record)
+    if elsewhere:
+        print(f"  training samples alone; not listed: {elsewhere}")
     for path in (page, table, columns):
         print(path)
+
+
+def _not_listed(record: Record) -> str:
+    """What else the data have, for data of one's own."""
+    sizes = (record.result.get("data") or {}).get("num_samples") or {}
+    parts = {"trusted": sizes.get("meta"), "validation": sizes.get("validation"), "test": sizes.get("test")}
+    return ", ".join(f"{number} {part} samples" for part, number in parts.items() if number)
 
 
 def _summary(audit: Audit, known: Mapping[str, Found | None]) -> dict:
@@ -111,7 +121,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _variant(run: Path) -> Path:
     """The variant's folder: as given, or the transport variant of a run that says most of labels."""
     if not run.is_dir():
-        raise UserError(f"the run must be a folder of a run, got {str(run)!r}, which is none")
+        raise UserError(f"the run must be a folder of a run, got {str(run)!r}, which is none{ledger.seeds_of(run)}")
     if (run / "result.json").is_file():
         return run
     known = {path.parent.name for path in run.glob("*/weights.parquet") if (path.parent / "result.json").is_file()}

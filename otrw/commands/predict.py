@@ -5,7 +5,8 @@
     python launch/predict.py runs/NAME/ot_meta --export net.pt2                   # a torch.export program; .onnx likewise
 
 One row a file: its path, the most probable class, its probability, then the probability of every class. Images are prepared
-as in the evaluation of the run. For a net of embeddings give .npy files of (N, D). In Python: otrw.load("runs/NAME/ot_meta").
+as in the evaluation of the run. A net of embeddings takes the files that it can be trained on (.npy, .npz, .parquet,
+.safetensors); labels in them are not looked at. In Python: otrw.load("runs/NAME/ot_meta").
 """
 
 import argparse
@@ -25,14 +26,17 @@ from torch import Tensor
 
 from otrw import atomic
 from otrw.commands.invocation import command_line
+from otrw.data.embeddings import KINDS, read_features
 from otrw.data.images import suffixes
-from otrw.errors import UserError, check, first_line
+from otrw.errors import UserError, check
 from otrw.records import ledger
 from otrw.training.export import export
 from otrw.training.model_file import TrainedNet, load
 
 FORMATS = (".csv", ".parquet")
 BATCH_SIZE = 64
+MOST_LINES = 20
+"""Files that cannot be read are named, up to so many."""
 
 
 class Predictions(NamedTuple):
@@ -55,13 +59,16 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{options.export}  (probabilities within {difference:.1g} of the net's own, for batches of 1, 2 and 7)")
         if not options.files:
             return
-    files = list(_files(options.files))
-    check(bool(files), "FILES", [str(path) for path in options.files], "be images or folders that hold some")
+    files = list(_files(options.files, suffixes() if trained.transform.is_of_images else KINDS))
+    what = "images" if trained.transform.is_of_images else f"files of embeddings ({', '.join(KINDS)}), which this net is of,"
+    check(bool(files), "FILES", [str(path) for path in options.files], f"be {what} or folders that hold some")
     found = predict(trained, files, options.batch_size)
-    for line in found.unreadable:
+    for line in found.unreadable[:MOST_LINES]:
         print(line, file=sys.stderr)
+    if len(found.unreadable) > MOST_LINES:
+        print(f"and {len(found.unreadable) - MOST_LINES} more files that cannot be read", file=sys.stderr)
     if not found.names:
-        raise UserError(f"FILES must hold an image that can be read, got {len(found.unreadable)} that cannot")
+        raise UserError(f"FILES must hold one that can be read, got {len(found.unreadable)} that cannot")
     try:
         _write(options.output, found, trained.class_names)
     except OSError as error:
@@ -79,7 +86,7 @@ def predict(trained: TrainedNet, files: Sequence[Path], batch_size: int = BATCH_
 
     Args:
         trained: from `load`.
-        files: images; .npy arrays (N, D) for a net of embeddings.
+        files: images, or files of embeddings (N, D) for a net of those.
         batch_size: samples at a time.
     """
     names: list[str] = []
@@ -111,7 +118,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "net", type=Path, help="folder of a trained variant, such as runs/NAME/ot_meta, or its model.safetensors"
     )
-    parser.add_argument("files", nargs="*", type=Path, help="images, and folders that are searched for images")
+    parser.add_argument("files", nargs="*", type=Path, help="images (or embeddings), and folders that are searched for them")
     parser.add_argument(
         "--output", type=Path, default=Path("predictions.csv"), help=".csv or .parquet (default: predictions.csv)"
     )
@@ -124,13 +131,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _files(given: Sequence[Path]) -> Iterator[Path]:
-    """The files as given; of folders all images in them, sorted. Raises UserError for what is not there."""
+def _files(given: Sequence[Path], kinds: Sequence[str]) -> Iterator[Path]:
+    """The files as given; of folders all of these kinds in them, sorted. Raises UserError for what is not there."""
     for path in given:
         if path.is_dir():
-            yield from sorted(
-                found for found in path.rglob("*") if found.suffix.lower() in (*suffixes(), ".npy") and found.is_file()
-            )
+            yield from sorted(found for found in path.rglob("*") if found.suffix.lower() in kinds and found.is_file())
         elif path.is_file():
             yield path
         else:
@@ -140,14 +145,13 @@ def _files(given: Sequence[Path]) -> Iterator[Path]:
 def _read(trained: TrainedNet, path: Path) -> Tensor | str:
     """(1, ...) prepared image, (n, D) prepared embeddings, or what went wrong."""
     try:
-        if not trained.transform.is_of_images:
-            rows = np.load(path, allow_pickle=False)
-            return torch.stack([trained.transform(row) for row in np.atleast_2d(rows)])
-        return trained.transform(path)[None]
+        if trained.transform.is_of_images:
+            return trained.transform(path)[None]
+        if path.suffix.lower() not in KINDS:
+            return f"{path} must be one of {', '.join(KINDS)}: this net is of embeddings"
+        return torch.stack([trained.transform(row) for row in read_features(path)])
     except UserError as error:
         return str(error)
-    except (OSError, ValueError, EOFError) as error:
-        return f"{path}: cannot be read as a .npy array ({first_line(error)})"
 
 
 def _write(path: Path, found: Predictions, class_names: Sequence[str]) -> None:

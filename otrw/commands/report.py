@@ -15,8 +15,8 @@ from pathlib import Path
 
 from otrw.analysis.report.page import make_page
 from otrw.errors import UserError
+from otrw.records import ledger
 from otrw.records.experiments import load_experiments
-from otrw.records.ledger import write_text
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     for run in options.runs:
         if not run.is_dir():
-            raise UserError(f"runs must be folders of runs, got {str(run)!r}, which is none")
+            raise UserError(f"runs must be folders of runs, got {str(run)!r}, which is none{ledger.seeds_of(run)}")
     experiments, problems, _ = load_experiments(options.runs, unique=False)
     if not experiments:
         raise UserError("; ".join(problems) or f"runs must hold finished variants, got {str(options.runs[0])!r} with none")
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         print(line, file=sys.stderr)
     output = options.output or options.runs[0] / "report.html"
     try:
-        write_text(output, page)
+        ledger.write_text(output, page)
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
     print(output)

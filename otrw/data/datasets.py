@@ -204,8 +204,9 @@ def _without_copies(split: Split, raw: RawData) -> tuple[Split, Copies]:
     missing = np.setdiff1d(raw.labels[split.train], raw.labels[rows])
     if len(missing):
         raise UserError(
-            f"run.seed must leave class {missing[0]} a training image that is no meta or validation image too; take "
-            "another seed, or a smaller data.imbalance_factor"
+            f"class {raw.class_names[missing[0]]} must have a training image that is no copy of a meta or validation image, "
+            "got none; take another seed or a smaller data.imbalance_factor, remove copies, or leave small classes out with "
+            "--data.smallest_class"
         )
     seen = int(np.isin(raw.hashes[raw.parts.test], np.concatenate([train, raw.hashes[split.meta]])).sum())
     return split._replace(train=rows), Copies(int(is_copy.sum()), num_copies(raw.hashes[rows]), seen)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from otrw.config import ColumnsConfig
+from otrw.data.parquet import read_table, schema_of
 from otrw.data.raw import RawData, listing_hash
 from otrw.data.tabular import USUAL, Table, find_files, labelling, read
 from otrw.errors import UserError, first_line, shown
@@ -73,16 +74,39 @@ def _read(path: Path, columns: ColumnsConfig) -> tuple[Table, np.ndarray]:
                 if name in arrays:
                     found[key] = arrays[name]
             table = Table(path, {key: _values(path, key, array) for key, array in found.items()}, ())
-    if features.ndim != 2 or features.dtype.kind not in "fiu" or not features.size:
-        raise UserError(f"{path} must hold numbers of shape (N, D), got {features.dtype} of shape {features.shape}")
+    features = _checked(path, features)
     if len(features) != len(table) or any(len(column) != len(table) for column in table.columns.values()):
         lengths = {key: len(column) for key, column in table.columns.items()}
         raise UserError(f"{path} must hold one label an embedding, got {len(features)} embeddings and {lengths}")
+    return table, features
+
+
+def read_features(path: Path) -> np.ndarray:
+    """(N, D) float32 of a file of embeddings of any kind, with or without labels, under the usual names.
+
+    Raises:
+        UserError: naming the file, where it holds no finite numbers of that shape.
+    """
+    if path.suffix.lower() == ".parquet":
+        name = next((usual for usual in USUAL["embedding"] if usual in schema_of(path).names), None)
+        if name is None:
+            raise UserError(f"{path} must have a column {' or '.join(USUAL['embedding'])}, got {shown(schema_of(path).names)}")
+        features = _stacked(path, read_table(path, [name])[name].to_pylist())
+    else:
+        arrays = _arrays(path)
+        features = arrays["embedding"] if path.suffix.lower() == ".npy" else _take(path, arrays, "embedding", ColumnsConfig())
+    return _checked(path, np.atleast_2d(features))
+
+
+def _checked(path: Path, features: np.ndarray) -> np.ndarray:
+    """(N, D) as float32."""
+    if features.ndim != 2 or features.dtype.kind not in "fiu" or not features.size:
+        raise UserError(f"{path} must hold numbers of shape (N, D), got {features.dtype} of shape {features.shape}")
     features = features.astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(features).all(1))
     if len(wrong):
         raise UserError(f"{path}: embeddings must be finite, got {len(wrong)} that are not, the first in row {wrong[0]}")
-    return table, features
+    return features
 
 
 def _stacked(path: Path, rows: list) -> np.ndarray:

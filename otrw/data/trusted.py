@@ -1,6 +1,7 @@
 """The trusted set as somebody checked it: a table of samples with a verdict on each."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -29,6 +30,8 @@ def read_verdicts(path: Path) -> list[tuple[str, str, str]]:
     """
     if not path.is_file():
         raise UserError(f"data.trusted must be a file of checked samples, got {str(path)!r}, which is not there")
+    if path.suffix.lower() in (".html", ".htm"):
+        raise UserError(f"data.trusted must be the CSV that the page saves, got {path}, which is the page itself")
     is_parquet = path.suffix.lower() == ".parquet"
     columns = {} if is_parquet else separated_columns(path)
     names = schema_of(path).names if is_parquet else list(columns)
@@ -42,7 +45,8 @@ def read_verdicts(path: Path) -> list[tuple[str, str, str]]:
         identity, label, verdict = ("" if cell is None else str(cell) for cell in cells)
         verdict = verdict.strip().lower()
         if verdict not in (RIGHT, WRONG, OPEN):
-            raise UserError(f"data.trusted: the verdict in row {row} must be right, wrong or empty, got {shown(verdict)}")
+            place = f"row {row}" if is_parquet else f"line {row + 2}"
+            raise UserError(f"data.trusted: the verdict in {place} must be right, wrong or empty, got {shown(verdict)}")
         if verdict != OPEN:
             found.append((identity, label, verdict))
     if not found:
@@ -66,25 +70,35 @@ def with_trusted(raw: RawData, path: Path) -> RawData:
         UserError: for a sample that is not of the training part, a class that does not exist, or two verdicts on one sample.
     """
     assert raw.identities is not None
-    row_of = {identity: row for row, identity in enumerate(raw.identities)}
-    label_of = {name: label for label, name in enumerate(raw.class_names)}
+    # a name with an accent has two spellings in Unicode, and what a Mac writes is not what others do
+    row_of = {normalize("NFC", identity): row for row, identity in enumerate(raw.identities)}
+    row_of |= {identity: row for row, identity in enumerate(raw.identities)}
+    label_of = {normalize("NFC", name): label for label, name in enumerate(raw.class_names)}
+    label_of |= {name: label for label, name in enumerate(raw.class_names)}
     in_train = np.zeros(len(raw.labels), dtype=bool)
     in_train[raw.parts.train] = True
     labels, moved, gone = raw.labels.copy(), [], []
     truth = None if raw.true_labels is None else raw.true_labels.copy()
     for identity, label, verdict in read_verdicts(path):
-        row = row_of.get(identity)
+        row = row_of.get(identity, row_of.get(normalize("NFC", identity)))
         if row is None:
-            raise UserError(f"data.trusted: {shown(identity)} must be a sample of data.root, but is not; is it of other data?")
+            remedy = "give paths below data.root" if Path(identity).is_absolute() else "is it of other data?"
+            raise UserError(f"data.trusted: {shown(identity)} must be a sample of data.root, but is not; {remedy}")
         if not in_train[row]:
             part = "checked twice" if row in moved or row in gone else "of another part"
             raise UserError(f"data.trusted: {shown(identity)} must be a training sample with one verdict, but is {part}")
+        label = label if label in label_of else normalize("NFC", label)
         if label and label not in label_of:
             raise UserError(f"data.trusted: the label of {shown(identity)} must be a class of the data, got {shown(label)}")
         given = raw.class_names[raw.labels[row]]
-        if verdict == RIGHT and label not in ("", given):
+        if verdict == RIGHT and label and label_of[label] != raw.labels[row]:
             raise UserError(
                 f"data.trusted: {shown(identity)} must be wrong, or right with label {given}, got right with {label}"
+            )
+        if verdict == WRONG and label_of.get(label) == raw.labels[row]:
+            raise UserError(
+                f"data.trusted: {shown(identity)} must be right, or wrong with another label than {given} (or none, where it "
+                f"is of no class), got wrong with {label}"
             )
         label = label or (given if verdict == RIGHT else "")
         in_train[row] = False

@@ -11,6 +11,7 @@ own identity, what the sample is called there. Records from before a column exis
 wrong_label_score of other plans, which is no probability.
 """
 
+import glob
 import hashlib
 import importlib.metadata
 import io
@@ -70,6 +71,12 @@ def replace_between(path: Path, begin: str, end: str, text: str) -> None:
         raise UserError(f"{path} must hold {begin} and, after it, {end}, once each; put them where the text shall stand")
     before, after = old.split(begin)[0], old.split(end)[1]
     write_text(path, f"{before}{begin}\n{text}{end}{after}")
+
+
+def seeds_of(path: Path) -> str:
+    """The end of an error line for a run that is not there: the runs of its seeds, where these are what is meant."""
+    seeds = sorted(str(found) for found in path.parent.glob(f"{glob.escape(path.name)}-seed*") if found.is_dir())
+    return f"; its seeds are {', '.join(seeds)}" if seeds and path.name else ""
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray] | None:

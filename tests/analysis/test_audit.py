@@ -38,7 +38,11 @@ def test_the_most_suspicious_comes_first_with_the_plans_suggestion_or_else_the_n
     assert audit.identity.tolist() == ["4", "5", "2", "1", "0", "3"]
     assert audit.flagged.tolist() == [True, True, True, False, False, False]
     assert audit.estimated_num_wrong == pytest.approx(2.6)  # the sum of probabilities, which need not be the number flagged
-    assert headline(audit).startswith("3 of 6 training labels are probably wrong; by the plan's probabilities about 3 are")
+    assert headline(audit) == "3 of 6 training labels are probably wrong; the plan's probabilities add up to 3."
+    unsure = audit._replace(score=np.full(6, 0.4))
+    assert (
+        headline(unsure) == "0 of 6 training labels are probably wrong; the plan's probabilities add up to 2: look beyond them."
+    )
     assert "wrong_label_score" in as_columns(audit)
 
 
@@ -102,6 +106,12 @@ def test_without_wrong_labels_or_without_right_ones_there_is_no_figure(tmp_path)
 def test_a_file_that_cannot_be_right_is_refused_in_one_line(tmp_path, columns, message):
     record = write_weights(tmp_path, **columns)
     with pytest.raises(UserError, match=message):
+        make_audit(record)
+
+
+def test_weights_of_whole_classes_order_nothing_and_are_refused(tmp_path):
+    record = write_weights(tmp_path, variant="class_balanced", weight=np.array([0.8, 0.8, 0.8, 1.4, 1.4, 0.8]))
+    with pytest.raises(UserError, match="must weigh samples of one class differently, .* take a variant with transport"):
         make_audit(record)
 
 

@@ -1,5 +1,7 @@
 """Embeddings in files of every kind, label files beside CIFAR, and samples that somebody checked."""
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from safetensors.numpy import save_file
 
 from otrw.config import ColumnsConfig, DataConfig
 from otrw.data.datasets import make_datasets
-from otrw.data.embeddings import load_embeddings
+from otrw.data.embeddings import load_embeddings, read_features
 from otrw.data.trusted import read_verdicts
 from otrw.data.view import feature_statistics
 from otrw.errors import UserError
@@ -216,7 +218,9 @@ def test_checked_samples_leave_training_and_are_the_meta_set(tmp_path):
     [
         ([("a/none.png", "a", "right")], "must be a sample of data.root"),
         ([("a/a0000.png", "z", "right")], "must be a class of the data, got 'z'"),
-        ([("a/a0000.png", "a", "maybe")], "verdict in row 0 must be right, wrong or empty, got 'maybe'"),
+        ([("/photos/a/a0000.png", "a", "right")], "must be a sample of data.root, but is not; give paths below data.root"),
+        ([("a/a0000.png", "a", "wrong")], "must be right, or wrong with another label than a .*got wrong with a"),
+        ([("a/a0000.png", "a", "maybe")], "verdict in line 2 must be right, wrong or empty, got 'maybe'"),
         ([("a/a0000.png", "b", "right")], "must be wrong, or right with label a, got right with b"),
         ([("a/a0000.png", "a", "right"), ("a/a0000.png", "b", "wrong")], "is checked twice"),
         ([("a/a0000.png", "a", "")], "without any verdict"),
@@ -234,3 +238,50 @@ def test_a_sample_of_the_test_set_cannot_be_trusted(tmp_path):
     path = write_verdicts(tmp_path / "checked.csv", [("test/a/a0001.png", "a", "right")])
     with pytest.raises(UserError, match="must be a training sample with one verdict, but is of another part"):
         datasets(tmp_path / "root", source="folder", trusted=path)
+
+
+def test_a_name_with_an_accent_is_found_in_either_spelling(tmp_path):
+    composed, decomposed = (normalize(form, "\u00e9toile") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    root = write_classes(tmp_path / "root", {composed: 6, "b": 6})
+    plain = datasets(root, source="folder")
+    rows = [plain.identities[row] for row in plain.train.source_index]
+    mine, other = (next(one for one in rows if one.startswith(name)) for name in (composed, "b/"))
+    path = write_verdicts(
+        tmp_path / "checked.csv", [(normalize("NFD", mine), decomposed, "right"), (other, decomposed, "wrong")]
+    )
+    data = datasets(root, source="folder", trusted=path)
+    pairs = zip(data.meta.source_index, data.meta.labels, strict=True)
+    trusted = {data.identities[row]: data.class_names[label] for row, label in pairs}
+    assert {trusted[mine], trusted[other]} == {composed}
+
+
+def test_the_page_in_place_of_its_table_is_refused(tmp_path):
+    (tmp_path / "trusted.html").write_text("<html></html>")
+    with pytest.raises(UserError, match="must be the CSV that the page saves"):
+        read_verdicts(tmp_path / "trusted.html")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz", "npy", "safetensors"])
+def test_features_alone_are_read_from_every_kind_of_file(tmp_path, kind):
+    path = tmp_path / f"new.{kind}"
+    match kind:
+        case "parquet":
+            write_table(path, {"embedding": FEATURES.tolist()})
+        case "npz":
+            np.savez(path, X=FEATURES, y=NAMES)
+        case "npy":
+            np.save(path, FEATURES)
+        case "safetensors":
+            save_file({"features": FEATURES}, path)
+    np.testing.assert_array_equal(read_features(path), FEATURES)
+
+
+def test_features_that_are_none_are_refused_by_file(tmp_path):
+    np.savez(tmp_path / "a.npz", pixels=FEATURES)
+    np.save(tmp_path / "b.npy", np.array(["x"]))
+    np.save(tmp_path / "c.npy", np.array([[1.0, np.nan]]))
+    for name, message in (("a.npz", "must be an array of"), ("b.npy", "must hold numbers"), ("c.npy", "must be finite")):
+        with pytest.raises(UserError, match=message) as error:
+            read_features(tmp_path / name)
+        assert name in str(error.value)
