@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_right_is_refused_in_one_line(tmp_path, columns, m
 
 def test_weights_of_whole_classes_order_nothing_and_are_refused(tmp_path):
     record = write_weights(tmp_path, variant="class_balanced", weight=np.array([0.8, 0.8, 0.8, 1.4, 1.4, 0.8]))
-    with pytest.raises(UserError, match="must weigh samples of one class differently, .* take a variant with transport"):
+    with pytest.raises(UserError, match=r"must weigh samples of one class differently, .* take a variant with transport"):
         make_audit(record)
 
 
