@@ -149,7 +149,7 @@ class Config:
             "model.name",
             self.model.name,
             f"be {'no linear or mlp' if for_embeddings else 'linear or mlp'} for {self.data.source}",
-            f"try --model.name {'resnet32' if for_embeddings else 'mlp'}",
+            f"try --model.name {'resnet32' if for_embeddings else 'linear'}",
         )
 
     @property
