@@ -29,6 +29,8 @@ from otrw.records.ledger import Record
 NUM_SHOWN = 12
 SUSPICIOUS = 0.5
 """Share of labels said to be wrong, above which it is the net that is doubted."""
+FEWEST_WRONG, MANY_MORE = 5, 2.0
+"""Wrong labels among checked samples, and their share over that of the list, from which the list's numbers are doubted."""
 PREFERRED = (
     "ot_learned_meta",
     "ot_learned_labels_meta",
@@ -82,11 +84,26 @@ def main(arguments: Sequence[str]) -> None:
             parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)
             said = ", ".join(f"{key} {'-' if value is None else f'{100 * value:.1f}'}" for key, value in parts)
             print(f"  {name}, {figures.num_wrong} of {figures.num_samples} wrong: {said} (%)")
+    for line in _said_of_checked(audit, record):
+        print(f"  {line}")
     elsewhere = _not_listed(record)
     if elsewhere:
         print(f"  training samples alone; not listed: {elsewhere}")
     for path in (page, table, columns):
         print(path)
+
+
+def _said_of_checked(audit: Audit, record: Record) -> list[str]:
+    """How many of the samples that somebody checked were wrong, beside what the list says; nothing where none were."""
+    checked = (record.result.get("data") or {}).get("checked") or {}
+    number, num_wrong = checked.get("samples", 0), checked.get("wrong", 0)
+    if not number:
+        return []
+    line = f"{num_wrong} of the {number} checked samples had a wrong label ({100 * num_wrong / number:.0f} %)"
+    estimated = audit.estimated_num_wrong
+    if estimated is None or num_wrong < FEWEST_WRONG or num_wrong / number < MANY_MORE * estimated / len(audit.given):
+        return [line]
+    return [line, "far more than the list says: the net may know wrong labels by heart; trust the order alone, or train less"]
 
 
 def _not_listed(record: Record) -> str:

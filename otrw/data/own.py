@@ -50,10 +50,11 @@ def facts_of(raw: RawData) -> dict[str, object]:
     """What a record says of where the samples came from.
 
     Returns:
-        files_hash, and how many samples were skipped, by reason.
+        files_hash, how many samples were skipped, by reason, and of a file of verdicts how many samples were checked and wrong.
     """
     skipped = Counter(one.reason for one in raw.skipped)
-    return {"files_hash": raw.files_hash, "skipped": dict(sorted(skipped.items()))}
+    checked = {} if raw.checked is None else {"checked": dict(zip(("samples", "wrong"), raw.checked, strict=True))}
+    return {"files_hash": raw.files_hash, "skipped": dict(sorted(skipped.items())), **checked}
 
 
 def skipped_note(raw: RawData) -> str:

@@ -56,6 +56,8 @@ class RawData(NamedTuple):
     """What was found and left out."""
     notes: tuple[str, ...] = ()
     """What a user should know of how it was read, a line each."""
+    checked: tuple[int, int] | None = None
+    """How many samples somebody checked, and how many of their labels were wrong; None without a file of verdicts."""
     in_files_since: str = ""
     """Why images stay in their files; empty where they do not."""
     files_hash: str = ""

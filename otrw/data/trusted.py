@@ -112,7 +112,8 @@ def with_trusted(raw: RawData, path: Path) -> RawData:
     before = np.zeros(0, dtype=np.int64) if raw.parts.trusted is None else raw.parts.trusted
     trusted = np.sort(np.concatenate([before, np.array(moved, dtype=np.int64)]))
     parts = raw.parts._replace(train=np.flatnonzero(in_train), trusted=trusted)
-    raw = raw._replace(labels=labels, true_labels=truth, parts=parts)
+    num_wrong = len(gone) + int((labels != raw.labels).sum())
+    raw = raw._replace(labels=labels, true_labels=truth, parts=parts, checked=(len(moved) + len(gone), num_wrong))
     if not gone:
         return raw
     assert raw.identities is not None

@@ -1,5 +1,7 @@
 """The list of suspected labels: its order, its figures against scikit-learn's, and what it takes from records of any age."""
 
+import json
+
 import numpy as np
 import pytest
 from made_records import write_record
@@ -7,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from otrw.analysis.audit import as_columns, auroc, average_precision, few_shot, found, headline, make_audit
 from otrw.analysis.report.audit_page import audit_page
+from otrw.commands.audit import main
 from otrw.errors import UserError
 from otrw.records import ledger
 
@@ -118,6 +121,21 @@ def test_weights_of_whole_classes_order_nothing_and_are_refused(tmp_path):
 def test_a_variant_without_weights_says_so(tmp_path):
     with pytest.raises(UserError, match=r"weights\.parquet must be there"):
         make_audit(ledger.read_record(write_record(tmp_path, "--config=digits_lt")))
+
+
+@pytest.mark.parametrize(("num_wrong", "is_doubted"), [(5, False), (8, True)])
+def test_a_list_that_says_far_less_than_the_checked_samples_is_doubted(tmp_path, capsys, num_wrong, is_doubted):
+    scores = np.array([0.0, 0.1, 0.1, 0.0, 0.6, 0.1])  # 15 %
+    record = write_weights(tmp_path, wrong_label_score=scores)
+    result = json.loads((record.path / "result.json").read_text())
+    sizes = {"train": 6, "meta": 20, "validation": 0, "test": 4}
+    data = {"knows_truth": False, "checked": {"samples": 20, "wrong": num_wrong}, "num_samples": sizes}
+    ledger.write_json(record.path / "result.json", result | {"data": data})
+    main([str(record.path), "--no-pictures", "--output", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert f"{num_wrong} of the 20 checked samples had a wrong label ({5 * num_wrong} %)" in out
+    assert ("far more than the list says" in out) == is_doubted
+    assert "not listed: 20 trusted samples, 4 test samples" in out
 
 
 def test_the_page_shows_the_worst_of_each_class_and_takes_no_name_for_markup(tmp_path):

@@ -210,6 +210,7 @@ def test_checked_samples_leave_training_and_are_the_meta_set(tmp_path):
     assert of_b[2] in trained
     assert not trained & {of_a[0], of_a[1], of_b[0], of_b[1]}
     assert data.facts["skipped"] == {"found to be of no class": 1}
+    assert data.facts["checked"] == {"samples": 4, "wrong": 2}
     assert read_verdicts(tmp_path / "checked.csv")[1] == (of_a[1], "b", "wrong")
 
 
