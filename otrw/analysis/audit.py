@@ -14,7 +14,7 @@ LOW_WEIGHT = 0.8
 """Of scores that come from weights alone, which are no probabilities: a weight of a quarter of its class's mean."""
 SAME_WEIGHT = 1e-6
 """Range of weights over their class's mean that is rounding."""
-NEEDED = ("index", "given_label", "true_label", "weight")
+NEEDED = ("index", "given_label", "weight")
 
 
 class Audit(NamedTuple):
@@ -107,7 +107,8 @@ def make_audit(record: Record) -> Audit:
         )
     identity = columns.get("identity")
     data = record.result.get("data") or {}
-    true = columns["true_label"].astype(np.int64) if data.get("knows_truth", True) else None
+    knows_truth = data.get("knows_truth", True) and "true_label" in columns
+    true = columns["true_label"].astype(np.int64) if knows_truth else None
     order = np.lexsort((columns["index"], relative, -score))
     return Audit(
         columns["index"][order],

@@ -4,11 +4,11 @@ A run is a folder with one sub-folder a variant (see `otrw.config.Variant`); a v
 environment.json, metrics.jsonl (one line an epoch), result.json (there when the variant is done), weights.parquet and
 predictions.parquet (one line a sample). Files appear by write-to-temporary and rename.
 
-weights.parquet has a line for each training sample: index (in the source), given_label, true_label, weight; and where the
-transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests; where it is noise-aware
-wrong_label_score, the probability that the given label is wrong; prediction, what the net takes it for; and of data of one's
-own identity, what the sample is called there. Records from before a column existed lack it, and early ones have a
-wrong_label_score of other plans, which is no probability.
+weights.parquet has a line for each training sample: index (in the source), given_label, weight, and true_label where it is
+known; where the transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests; where
+it is noise-aware wrong_label_score, the probability that the given label is wrong; prediction, what the net takes it for; and
+of data of one's own identity, what the sample is called there. Records from before a column existed lack it; early ones have a
+wrong_label_score of other plans, which is no probability, and a true_label that repeats the given one where it is not known.
 """
 
 import glob

@@ -116,9 +116,10 @@ def _write_record(
         columns = {
             "index": train.source_index,
             "given_label": train.labels,
-            "true_label": train.true_labels,
             "weight": weighting.weights.float(),
         }
+        if data.knows_truth:
+            columns["true_label"] = train.true_labels
         suggested = weighting.suggested_labels()
         if suggested is not None:  # the plan's own: in the blended target the given label nearly always leads
             columns["target_label"] = suggested

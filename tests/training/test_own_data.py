@@ -11,6 +11,8 @@ from made_own import labels_of, write_cifar, write_classes, write_folder
 from made_parquet import image_cells, random_images, write_table
 from safetensors.numpy import load_file
 
+from otrw.commands.audit import main as write_audit
+from otrw.commands.report import main as write_report
 from otrw.commands.train import main
 from otrw.config.command_line import parse_config
 from otrw.data.datasets import make_datasets
@@ -114,6 +116,11 @@ def test_embeddings_are_trained_through_both_stages_and_read_back(tmp_path, mode
     assert result["test"]["error"] < 20
     assert not result["data"]["meta_is_checked"]
     assert not result["data"]["knows_truth"]
+    assert "true_label" not in pyarrow.parquet.read_schema(folder / "ot_meta" / "weights.parquet").names
+    for command in (write_report, write_audit):
+        command([str(folder)])
+    assert (folder / "report.html").is_file()
+    assert "samples had a wrong label" not in capsys.readouterr().out
     loaded = load_experiments([tmp_path / "runs"])
     assert {experiment.setting.dataset for experiment in loaded.experiments} == {f"own data {result['data']['files_hash'][:6]}"}
     assert {experiment.preset for experiment in loaded.experiments} == {"own_embeddings"}

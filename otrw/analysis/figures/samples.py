@@ -1,6 +1,6 @@
 """Figures of single samples: their weights, and how sure the predictions are. From the Parquet files of local runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -29,11 +29,11 @@ def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
     found.sort(key=lambda pair: -_mixing(pair[0]))
     figure = new_figure(7.4, 0.9 + 1.9 * len(found))
     panels = figure.subplots(len(found), 2, squeeze=False, sharex="col", sharey=True, width_ratios=(1, 1.6))
-    has_wrong = any((columns["given_label"] != columns["true_label"]).any() for _, columns in found)
+    has_wrong = any(_is_wrong(columns).any() for _, columns in found)
     for (by_class, by_sample), (experiment, columns) in zip(panels, found, strict=True):
         weights = columns["weight"] / columns["weight"].mean()
         weights = np.maximum(weights, SMALLEST_SHOWN)
-        labels, wrong = columns["given_label"], columns["given_label"] != columns["true_label"]
+        labels, wrong = columns["given_label"], _is_wrong(columns)
         classes = np.unique(labels)
         low, middle, high = (np.array([np.quantile(weights[labels == c], q) for c in classes]) for q in (0.1, 0.5, 0.9))
         by_class.vlines(classes, low, high, color=BLUE, linewidth=5 if len(classes) <= MOST_CLASSES_NAMED else 1, alpha=0.35)
@@ -142,3 +142,8 @@ def _sample_legend(figure: Figure, has_wrong: bool) -> None:
     if has_wrong:
         handles.append(Line2D([], [], color=VERMILLION, marker="x", linestyle="", label="sample with a wrong label"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def _is_wrong(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) bool; False where right labels are not known."""
+    return columns["given_label"] != columns.get("true_label", columns["given_label"])

@@ -76,7 +76,8 @@ def gallery(experiment: Experiment, columns: Mapping[str, np.ndarray], picture: 
     Raises:
         UserError: where the columns are of other data.
     """
-    index, given, true = (columns[name] for name in ("index", "given_label", "true_label"))
+    index, given = columns["index"], columns["given_label"]
+    true = columns.get("true_label", given)
     weights = columns["weight"] / columns["weight"].mean()
     names = [str(name) for name in experiment.record.result.get("class_names") or []]
     names = names or [str(label) for label in range(int(given.max()) + 1)]
