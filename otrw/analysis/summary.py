@@ -13,8 +13,10 @@ from otrw.config.variants import TITLES
 
 CONTROLS = ("class_balanced_meta", "cross_entropy_meta", "class_balanced", "cross_entropy", "stage1")
 """What other variants are held against: the first of these that was trained."""
-GROUPS = {"all": "error", "many": "many_error", "medium": "medium_error", "few": "few_error"}
+GROUPS = {"all": "error", "balanced": "balanced_error", "many": "many_error", "medium": "medium_error", "few": "few_error"}
 """Column: key of a result's figures."""
+UNEQUAL = 1.5
+"""Largest over smallest class of a test set, from which the mean of the classes' errors is shown too."""
 VARIANTS_A_TABLE = 6
 """As many columns of the class table as 80 characters hold."""
 NORMAL_QUANTILE = 1.96
@@ -44,7 +46,10 @@ def print_result(
     spread = f", mean (std) over {len(runs)} seeds" if len(runs) > 1 else ""
     data = f"{first['dataset']}, imbalance {first['imbalance_factor']:g}"
     console.print(f"Test error in %{spread}: {data}, last epoch", highlight=False)
-    if len(_groups([results for _, results in runs])) > 1:
+    groups = _groups([results for _, results in runs])
+    if "balanced" in groups:
+        console.print("of all test samples; balanced: mean over the classes, which are unequal there", highlight=False)
+    if "many" in groups or "few" in groups:
         console.print("of all classes, and of those with many, medium and few training samples", highlight=False)
     console.print(_error_table([results for _, results in runs]))
     console.print()
@@ -149,7 +154,9 @@ def _error_table(seeds: Sequence[Results]) -> Table:
 
 
 def _groups(seeds: Sequence[Results]) -> dict[str, str]:
-    return {name: key for name, key in GROUPS.items() if _has_values(seeds, key)}
+    tested = [sum(row) for row in next(iter(seeds[0].values()))["confusion"] if sum(row)]
+    hidden = {"balanced"} if max(tested) < UNEQUAL * min(tested) else set()
+    return {name: key for name, key in GROUPS.items() if name not in hidden and _has_values(seeds, key)}
 
 
 def _has_values(seeds: Sequence[Results], key: str) -> bool:
@@ -158,7 +165,7 @@ def _has_values(seeds: Sequence[Results], key: str) -> bool:
 
 def _empty_groups(seeds: Sequence[Results]) -> list[str]:
     """A sentence where these data have no class in a group, which has no column then."""
-    names = [name for name, key in GROUPS.items() if not _has_values(seeds, key)]
+    names = [name for name in ("many", "medium", "few") if not _has_values(seeds, GROUPS[name])]
     sizes = next(iter(seeds[0].values()))["true_sizes"]
     return [f"No {' or '.join(names)}-shot classes here: they have {min(sizes)} to {max(sizes)} samples."] if names else []
 

@@ -139,5 +139,5 @@ def _check_classes(raw: RawData, train: np.ndarray, meta: np.ndarray) -> None:
 
 
 def _names(raw: RawData, labels: Sequence[int] | np.ndarray) -> str:
-    names = [raw.class_names[label] for label in labels]
+    names = [repr(raw.class_names[label]) for label in labels]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

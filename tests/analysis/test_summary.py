@@ -35,6 +35,13 @@ def result(error, num_classes=10, num_test=600):
     }
 
 
+def with_test_sizes(results, sizes):
+    for one in results.values():
+        one["confusion"] = [[size if i == j else 0 for j in range(len(sizes))] for i, size in enumerate(sizes)]
+        one["test"] = one["test"] | {"balanced_error": 77.7}
+    return results
+
+
 def printed(seeds, terminal=False, **options):
     written = io.StringIO()
     console = Console(file=written, width=80, force_terminal=terminal, color_system="standard" if terminal else None)
@@ -151,3 +158,10 @@ def test_where_it_is_and_what_next():
     assert "  runs/a-seed0, and beside it seed1, seed2\n" in text
     for label, command in NEXT:
         assert f"  {label:<7} {command}\n" in text
+
+
+@pytest.mark.parametrize(("sizes", "is_shown"), [([60] * 9 + [50], False), ([60] * 9 + [30], True), ([60] * 9 + [0], False)])
+def test_where_classes_of_the_test_set_are_unequal_the_balanced_error_is_there_too(sizes, is_shown):
+    text = printed([with_test_sizes(results(40.0, 24.0, 6.3, 12.0, 11.0, 8.0, 7.0, 5.0), sizes)])
+    assert ("77.7" in text) == ("mean over the classes" in text) == is_shown
+    assert max(map(len, text.splitlines())) <= 80
