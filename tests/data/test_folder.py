@@ -175,7 +175,7 @@ def test_bytes_that_are_no_text_in_a_name_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"a": 9, "b": 1}, r"every class must have a sample in the trusted set, got none of b; .*--data\.smallest_class"),
+        ({"a": 9, "b": 1}, r"every class must have a sample in the trusted set, got none of 'b'; .*--data\.smallest_class"),
         ({"a": 9}, "two classes or more"),
         ({}, "must hold images"),
     ],

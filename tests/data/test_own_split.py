@@ -85,8 +85,8 @@ def test_the_test_set_is_the_same_for_every_seed_and_whatever_else_is_asked_for(
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ([9, 1], "in the trusted set, got none of class 1"),
-        ([9, 0], "to train on, got none of class 1"),
+        ([9, 1], "in the trusted set, got none of 'class 1'"),
+        ([9, 0], "to train on, got none of 'class 1'"),
         ([2, 2], "data.test_share must"),
     ],
 )
