@@ -9,12 +9,14 @@ left out, and said so. Of a search its settings, its trials and its best config 
 """
 
 import argparse
+import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from otrw.commands.checkout import CHECKPOINTS, RESULTS
-from otrw.errors import UserError
+from otrw.errors import UserError, check
 
 SEARCH_FILES = ("search.yaml", "trials.jsonl", "best.yaml")
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "audit.json")
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--to", type=Path, default=RESULTS, help="where to (default: analysis/results)")
     parser.add_argument("--checkpoint", action="store_true", help="copy the stage-1 net too")
     options = parser.parse_args(arguments)
+    options.runs = [Path(os.path.abspath(run)) for run in options.runs]  # "." has no name
+    for name, number in Counter(run.name for run in options.runs).items():
+        check(number == 1, "runs", f"{number} called {name}", "have names of their own, as they become one folder each")
     variants = {run: sorted(path.parent for path in run.glob("*/config.yaml")) for run in options.runs if not _is_search(run)}
     for run, folders in variants.items():  # before anything is copied
         if not folders:
@@ -62,4 +67,6 @@ def _copy(names: tuple[str, ...], source: Path, target: Path) -> None:
     for name in names:
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
+        else:  # what an earlier run of the name left
+            (target / name).unlink(missing_ok=True)
     print(f"{source} -> {target}")

@@ -32,6 +32,7 @@ from otrw.data.pictures import has_pictures, picture, small_pictures
 from otrw.data.raw import RawData
 from otrw.data.sources import load_raw
 from otrw.data.split import own_split
+from otrw.data.tabular import separated_columns
 from otrw.errors import UserError, check
 
 NUM_PER_CLASS = 10
@@ -100,10 +101,12 @@ def _check_unused(table: Path) -> None:
     """Refuse to write over a table that somebody has filled in."""
     if not table.is_file():
         return
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("verdict")]
-    if rows:
-        raise UserError(f"--output must not hold checked labels, got {table} with {len(rows)}; choose another folder")
+    verdicts = separated_columns(table).get("verdict")  # as training reads it: a spreadsheet may have changed the separator
+    if verdicts is None:
+        raise UserError(f"--output must not hold a table without verdicts, got {table}; choose another folder")
+    number = sum(bool(verdict and verdict.strip()) for verdict in verdicts)
+    if number:
+        raise UserError(f"--output must not hold checked labels, got {table} with {number}; choose another folder")
 
 
 def _pool(config: DataConfig, raw: RawData, seed: int) -> np.ndarray:

@@ -64,7 +64,7 @@ LOSS_OF_KIND: dict[str, LossName] = {
     "early_learning": "early_learning",
 }
 """stage2.loss.name of the kinds that are a loss; the others keep what is configured."""
-ITERATING = ("ot", "trusted_probe", "small_loss", "out_of_fold", "cleanlab", "gold_correction")
+ITERATING = ("ot", "trusted_probe", "small_loss", "out_of_fold", "cleanlab")
 """Kinds that look at the last net's embeddings, so that a second round finds more than the first."""
 
 

@@ -6,7 +6,7 @@ A study has cells (conditions) and variants (methods); every variant of a cell a
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from otrw.config import Variant, flatten, to_dict
+from otrw.config import Config, Variant, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.config.known_data import KNOWN_DATA
 from otrw.errors import UserError, check
@@ -262,6 +262,8 @@ def study_jobs(
     given = {piece.split("=")[0].removeprefix("--") for piece in overrides if piece.startswith("--")}
     if study.asks_for and study.asks_for not in given:
         raise UserError(f"--{study.asks_for} must be given for {study.name}: it is what the study is about")
+    for path in sorted(given & {path for cell in study.cells for path in cell.settings}):
+        raise UserError(f"--{path} must not be given for {study.name}, whose conditions differ by it; choose some with --cells")
     known = [cell.name for cell in study.cells]
     for name in cells:
         check(name in known, "--cells", name, f"be one of {', '.join(known)}")
@@ -296,7 +298,7 @@ def cell_of(study: Study, config: Mapping) -> Cell | None:
         study: the question.
         config: nested dict, as in a variant's config.yaml.
     """
-    settings = flatten(config)
+    settings = flatten(to_dict(Config())) | flatten(config)  # a setting younger than the record has its default
     paths = {path for cell in study.cells for path in cell.settings} | set(study.settings)
     is_stage1 = settings.get("variants") == ["stage1"]
     paths = {path for path in paths - LEFT_TO_VARIANTS if not (is_stage1 and path.startswith(("stage2.", *_OF_META)))}
@@ -304,7 +306,7 @@ def cell_of(study: Study, config: Mapping) -> Cell | None:
     preset |= {"data.label_noise": "none", "data.label_noise_rate": 0.0}
     for cell in study.cells:
         wanted = preset | dict(study.settings) | dict(cell.settings)
-        if all(settings.get(path, wanted[path]) == wanted[path] for path in paths):
+        if all(settings[path] == wanted[path] for path in paths):
             return cell
     return None
 

@@ -30,9 +30,14 @@ class Metric(NamedTuple):
     """lambda, in (0, 1]; 1 is a sphere"""
 
     def squared_distance(self, x: Tensor, prototypes: Tensor) -> Tensor:
-        """tau |W (x_n - mu_k)|^2, (n, D) and (C, D) -> (n, C), in the type of x."""
+        """tau |W (x_n - mu_k)|^2, (n, D) and (C, D) -> (n, C), in the type of x.
+
+        Both are taken relative to the mean prototype: vectors of length 1 have much in common, which W makes large, and the
+        difference of large numbers would be rounding.
+        """
         scaled = (self.whitening * self.sharpness**0.5).to(x.dtype)
-        left, right = x @ scaled, prototypes.to(x.dtype) @ scaled
+        centre = prototypes.mean(0)
+        left, right = (x - centre.to(x.dtype)) @ scaled, (prototypes - centre).to(x.dtype) @ scaled
         squared = left.square().sum(1)[:, None] + right.square().sum(1)[None, :] - 2 * left @ right.T
         return squared.clamp_min(0)
 

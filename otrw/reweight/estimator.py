@@ -165,7 +165,9 @@ class OTSampleWeights(BaseEstimator):
         assert by_features.label_targets is not None
         probability = by_features.label_targets.double().numpy()[:, : len(self.classes_)]
         if predictions is not None:
-            probability = probability * _checked_predictions(predictions, probability.shape)
+            product = probability * _checked_predictions(predictions, probability.shape)
+            is_none = product.sum(1, keepdims=True) == 0  # where both rule out what the other holds possible, the plan's stays
+            probability = np.where(is_none, probability, product)
         probability = probability / np.maximum(probability.sum(1, keepdims=True), np.finfo(float).tiny)
         self.label_probability_ = probability
         self.label_score_ = probability[np.arange(len(codes)), codes]

@@ -55,3 +55,27 @@ def test_nothing_is_copied_where_one_of_several_is_no_run(tmp_path):
     assert done.stderr.count("\n") == 1
     assert str(log) in done.stderr
     assert not to.exists()
+
+
+def test_a_folder_keeps_its_name_however_it_is_given_and_nothing_of_an_earlier_run(tmp_path):
+    run, to = tmp_path / "a-run", tmp_path / "results"
+    (run / "stage1").mkdir(parents=True)
+    for name in ("config.yaml", "result.json"):
+        (run / "stage1" / name).write_text("{}")
+    (to / "a-run" / "stage1").mkdir(parents=True)
+    (to / "a-run" / "stage1" / "audit.json").write_text("of an earlier run")
+    command = [sys.executable, str(ROOT / "analysis" / "add_results.py"), ".", "--to", str(to)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=run, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert files_below(to) == {"a-run/stage1/config.yaml", "a-run/stage1/result.json"}
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    for parent in "ab":
+        (tmp_path / parent / "run" / "stage1").mkdir(parents=True)
+        (tmp_path / parent / "run" / "stage1" / "config.yaml").write_text("{}")
+    done = add(tmp_path / "a" / "run", tmp_path / "b" / "run", "--to", tmp_path / "results")
+    assert done.returncode == 2
+    assert "runs must have names of their own" in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -93,6 +93,14 @@ def test_checked_labels_are_not_written_over(root, tmp_path):
     choose(root, tmp_path, "--per-class=2")
     choose(root, tmp_path, "--per-class=3")  # nothing was checked yet
     before = fill_in(tmp_path / "trusted.csv")
+    (tmp_path / "other").mkdir()
+    semicolons = (tmp_path / "trusted.csv").read_text(encoding="utf-8").replace(",", ";")  # as spreadsheets write it
+    (tmp_path / "other" / "trusted.csv").write_text(semicolons, encoding="utf-8")
+    with pytest.raises(UserError, match=r"must not hold checked labels, got .* with 9; choose another folder"):
+        choose(root, tmp_path / "other", "--per-class=2")
+    (tmp_path / "other" / "trusted.csv").write_text("identity,label\na,b\n")
+    with pytest.raises(UserError, match="must not hold a table without verdicts"):
+        choose(root, tmp_path / "other", "--per-class=2")
     with pytest.raises(UserError, match=r"must not hold checked labels, got .* with 9; choose another folder"):
         choose(root, tmp_path, "--per-class=3")
     assert [row["identity"] for row in read(tmp_path / "trusted.csv")] == list(before)

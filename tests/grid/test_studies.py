@@ -92,3 +92,17 @@ def test_a_folder_that_was_begun_with_other_settings_is_not_gone_on_with(tmp_pat
     check_folders([job], folder.parent)
     (folder / "config.yaml").write_text("stage1: [")
     check_folders([job], folder.parent)  # damaged: the run says so
+
+
+def test_what_makes_a_condition_cannot_be_set_for_all_of_them():
+    with pytest.raises(UserError, match=r"^--stage2.meta_loss_factor must not be given for trusted_weight, .*--cells"):
+        study_jobs(STUDIES["trusted_weight"], ["digits"], [0], [], ["--stage2.meta_loss_factor=0.5"])
+
+
+def test_a_setting_that_a_record_lacks_has_its_default_and_not_what_a_condition_wants():
+    study = STUDIES["few_trusted"]
+    (job,) = study_jobs(study, ["digits"], [0], ["trusted10"], ["--variants=ot_meta"])
+    config = to_dict(job.config)
+    assert cell_of(study, config).name == "trusted10"
+    del config["data"]["num_meta_used_per_class"]
+    assert cell_of(study, config) is None

@@ -7,7 +7,7 @@ import torch
 from processes import run_distributed
 
 from otrw import distributed
-from otrw.ot.metric import SHARPNESSES, fit_metric
+from otrw.ot.metric import SHARPNESSES, Metric, fit_metric
 from otrw.ot.noise_aware import noise_aware_plan, noise_aware_weights, symmetric_transition, wrong_label_scores
 from otrw.ot.sinkhorn import sinkhorn, transport_plan
 
@@ -257,3 +257,12 @@ def test_shares_of_the_samples_give_the_plan_of_the_whole(world_size):
     for result in run_distributed(sharded, world_size):
         for got, expected in zip(result, whole, strict=True):
             assert torch.allclose(got, expected, atol=2e-5)
+
+
+def test_distances_in_float32_hold_where_all_vectors_have_much_in_common():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(1 + 1e-3 * torch.randn(200, 16, generator=generator, dtype=torch.float64), dim=1)
+    metric = Metric(850 * torch.eye(16, dtype=torch.float64), 1.0, 0.1)
+    exact = metric.squared_distance(x, x[:5])
+    torch.testing.assert_close(exact, 850**2 * torch.cdist(x, x[:5]).square(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(metric.squared_distance(x.float(), x[:5]).double(), exact, rtol=1e-3, atol=1e-2)

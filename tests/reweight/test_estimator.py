@@ -50,6 +50,17 @@ def test_scores_and_weights_are_low_for_wrong_labels_and_suggestions_right_more_
     assert ot.label_probability_.sum(1) == pytest.approx(np.ones(len(given)))
 
 
+def test_where_predictions_rule_out_all_that_the_plan_holds_possible_the_plans_word_stays(digits):
+    features, given, trusted, trusted_labels, *_ = digits
+    never = np.eye(10)[(given + 5) % 10]  # sure, and hardly ever right
+    plain = OTSampleWeights(epsilon=0.002).fit(features, given, trusted, trusted_labels)
+    ot = OTSampleWeights(epsilon=0.002).fit(features, given, trusted, trusted_labels, predictions=never)
+    np.testing.assert_allclose(ot.label_probability_.sum(1), 1)
+    is_out = (plain.label_probability_ * never).sum(1) == 0
+    assert is_out.any()
+    np.testing.assert_array_equal(ot.suggested_label_[is_out], plain.suggested_label_[is_out])
+
+
 def test_out_of_fold_predictions_sharpen_the_scores_and_leave_the_weights(digits):
     features, given, trusted, trusted_labels, truth = digits
     alone = OTSampleWeights().fit(features, given, trusted, trusted_labels)
