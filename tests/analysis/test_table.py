@@ -363,7 +363,9 @@ def script(*arguments, cwd=ROOT):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", ["--all"])], ids=["README", "RESULTS"]
+    ("name", "options"),
+    [("README.md", ["--dataset", "digits"]), ("analysis/RESULTS.md", ["--all", "--against", "published"])],
+    ids=["README", "RESULTS"],
 )
 def test_the_pages_show_the_committed_records(tmp_path, name, options):
     text = (ROOT / name).read_text(encoding="utf-8")
