@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_named_and_passed_over(variant, pictures, 
     shown = capsys.readouterr()
     assert "broken.png" in shown.err
     assert "1 rows, 1 could not be read" in shown.out
-    with pytest.raises(UserError, match="an image that can be read, got 1 that cannot"):
+    with pytest.raises(UserError, match="FILES must hold one that can be read, got 1 that cannot"):
         predict.main([str(variant), str(broken), "--output", str(tmp_path / "q.csv")])
     assert not (tmp_path / "q.csv").exists()
 
