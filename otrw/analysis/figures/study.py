@@ -111,7 +111,8 @@ def _panel(axes: Axes, table: StudyTable, variants: Sequence[str], cell: Cell, m
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.tick_params(axis="x", labelsize=8)
     reference = table.rows.get(str(table.reference), {}).get(cell.name)
-    axes.set_title(f"{cell.title}\nreference {reference.mean:.1f}" if reference else cell.title, fontsize=8)
+    title = cell.title.replace(", ", "\n")  # side by side, long ones would run into each other
+    axes.set_title(f"{title}\nreference {reference.mean:.1f}" if reference else title, fontsize=8)
 
 
 def _color(variant: str) -> str:
