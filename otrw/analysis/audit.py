@@ -79,7 +79,7 @@ def make_audit(record: Record) -> Audit:
         record: of a variant with weights; weights.parquet lies in its folder.
 
     Raises:
-        UserError: where the file is missing, damaged, or of another run, or weights are those of classes.
+        UserError: where the file is missing, damaged or of other classes, or weights are those of classes.
     """
     path = record.path / "weights.parquet"
     columns = read_columns(path)

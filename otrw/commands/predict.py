@@ -26,7 +26,7 @@ from torch import Tensor
 
 from otrw import atomic
 from otrw.commands.invocation import command_line
-from otrw.data.embeddings import KINDS, read_features
+from otrw.data.embeddings import KINDS, OF_LABELS, read_features
 from otrw.data.images import suffixes
 from otrw.errors import UserError, check
 from otrw.records import ledger
@@ -135,7 +135,8 @@ def _files(given: Sequence[Path], kinds: Sequence[str]) -> Iterator[Path]:
     """The files as given; of folders all of these kinds in them, sorted. Raises UserError for what is not there."""
     for path in given:
         if path.is_dir():
-            yield from sorted(found for found in path.rglob("*") if found.suffix.lower() in kinds and found.is_file())
+            found = (one for one in path.rglob("*") if one.suffix.lower() in kinds and one.is_file())
+            yield from sorted(one for one in found if kinds != KINDS or not one.stem.endswith(OF_LABELS))
         elif path.is_file():
             yield path
         else:

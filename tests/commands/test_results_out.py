@@ -13,7 +13,9 @@ from sklearn.datasets import load_digits
 
 import otrw
 from otrw.commands import audit, predict
+from otrw.commands.predict import _files
 from otrw.config.command_line import parse_config
+from otrw.data.embeddings import KINDS
 from otrw.errors import UserError
 from otrw.training import checkpoints
 from otrw.training.run import run
@@ -200,3 +202,9 @@ def test_a_run_without_weights_cannot_be_audited(variant, tmp_path):
         audit.main([str(tmp_path)])
     with pytest.raises(UserError, match="only variants of stage 2 have one"):
         audit.main([str(variant.parent / "stage1")])
+
+
+def test_a_folder_of_embeddings_gives_its_features_and_not_the_labels_beside_them(tmp_path):
+    for name in ("b.npy", "b_labels.npy", "a.npz", "notes.txt"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in _files([tmp_path], KINDS)] == ["a.npz", "b.npy"]

@@ -91,6 +91,12 @@ def test_what_looks_at_no_net_has_nothing_to_iterate(config, variant):
     assert (stage2.rounds, stage2.refresh_every_epochs) == expected
 
 
+def test_gold_correction_takes_its_matrix_from_stage_1_alone(config):
+    """A later round's net is corrected already: what it says of labels is not how they are spoilt (arXiv 1802.05300)."""
+    stage2 = variant_config(config, "gold_correction_meta").stage2
+    assert (stage2.rounds, stage2.refresh_every_epochs) == (1, None)
+
+
 def test_a_meta_row_and_its_partner_differ_in_the_meta_loss_alone(config):
     for kind in ("cross_entropy", "class_balanced", "oracle", "ot"):
         plain, with_meta = (variant_config(config, variant) for variant in (kind, f"{kind}_meta"))
