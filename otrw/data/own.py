@@ -15,7 +15,7 @@ from otrw.data.folder import load_folder
 from otrw.data.raw import RawData, Skipped, kept
 from otrw.data.split import with_test_set
 from otrw.data.table import load_table
-from otrw.data.trusted import with_trusted
+from otrw.data.verdicts import with_trusted
 from otrw.errors import UserError
 
 MOST_REASONS = 3  # of what was passed over, in a line

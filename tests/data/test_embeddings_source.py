@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from otrw.config import ColumnsConfig, DataConfig
 from otrw.data.datasets import make_datasets
 from otrw.data.embeddings import load_embeddings, read_features
-from otrw.data.trusted import read_verdicts
+from otrw.data.verdicts import read_verdicts
 from otrw.data.view import feature_statistics
 from otrw.errors import UserError
 
