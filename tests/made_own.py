@@ -50,3 +50,8 @@ def write_classes(root, sizes, seed=0, size=4):
         for row in range(number):
             write_image(root / name / f"{name}{row:04d}.png", next(images))
     return root
+
+
+def write_verdicts(path, rows):
+    path.write_text("\n".join(["identity,label,verdict,remark", *(",".join((*row, "x")) for row in rows)]), encoding="utf-8")
+    return str(path)

@@ -105,6 +105,12 @@ def make_audit(record: Record) -> Audit:
             f"{record.path} must weigh samples of one class differently, or there is no order to list them in; got weights of "
             "whole classes: take a variant with transport, such as ot_learned_meta"
         )
+    if "is_settled" in columns:  # nobody wants to look at a label twice
+        is_open = ~columns["is_settled"].astype(bool)
+        if not is_open.any():
+            raise UserError(f"{path} must have a label that nobody has looked at, got none among {len(given)} training samples")
+        columns = {name: values[is_open] for name, values in columns.items()}
+        given, weight, relative, score = given[is_open], weight[is_open], relative[is_open], score[is_open]
     identity = columns.get("identity")
     data = record.result.get("data") or {}
     knows_truth = data.get("knows_truth", True) and "true_label" in columns
@@ -184,12 +190,14 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
 
 
 def as_columns(audit: Audit) -> dict[str, np.ndarray]:
-    """The list as columns for a file, classes by name."""
+    """The list as columns for a file, classes by name; label and verdict are for somebody to fill in (`data.corrections`)."""
     names = np.array(audit.class_names, dtype=object)
     columns = {
         "identity": audit.identity,
         "given_label": names[audit.given],
         "suggested_label": names[audit.suggested],
+        "label": names[audit.given],
+        "verdict": np.full(len(audit.given), "", dtype=object),
         "wrong_label_score" if audit.by_plan else "low_weight_score": audit.score,
         "weight": audit.weight,
         "index": audit.row,

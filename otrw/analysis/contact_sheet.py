@@ -23,38 +23,43 @@ class Card(NamedTuple):
     """Class index of its label."""
     picture: str
     """data: URI of an image; empty where there is none to show."""
+    suggested: int | None = None
+    """Class index that it may be of; None where nothing is suggested."""
 
 
-def contact_sheet(cards: Sequence[Card], class_names: Sequence[str], title: str, csv_name: str) -> str:
+def contact_sheet(
+    cards: Sequence[Card], class_names: Sequence[str], title: str, csv_name: str, counted: str = "trusted so far"
+) -> str:
     """One HTML page that needs no network and no other file.
 
     What was checked is kept by the browser, by the page's content, and comes back after a reload. The button writes the CSV
-    that `data.trusted` reads.
+    that `data.trusted` and `data.corrections` read.
 
     Args:
         cards: in the order they are shown; those of a class together.
         class_names: by label.
         title: of the page.
         csv_name: of the file that the button saves.
+        counted: what the samples are that were found to be of a class, beside their number.
     """
     digest = hashlib.sha256(json.dumps([list(class_names), [card[:2] for card in cards]]).encode()).hexdigest()[:16]
     facts = {
         "key": f"otrw-trusted-{digest}",
         "file": csv_name,
         "classes": list(class_names),
-        "cards": [[card.identity, card.given] for card in cards],
+        "cards": [[card.identity, card.given, card.suggested] for card in cards],
     }
     sections: list[str] = []
     shown = -1
     for number, card in enumerate(cards):
         if card.given != shown:
-            sections.append(("</div></section>" if sections else "") + _section_start(card.given, cards, class_names))
+            sections.append(("</div></section>" if sections else "") + _section_start(card.given, cards, class_names, counted))
             shown = card.given
         sections.append(_card(number, card, class_names))
     if sections:
         sections.append("</div></section>")
     script = json.dumps(facts).replace("<", "\\u003c")  # no identity can end the script
-    keys = "".join(f"<li><kbd>{html.escape(key)}</kbd> {html.escape(what)}</li>" for key, what in _keys(class_names))
+    keys = "".join(f"<li><kbd>{html.escape(key)}</kbd> {html.escape(what)}</li>" for key, what in _keys(cards, class_names))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title>'
@@ -68,19 +73,20 @@ def contact_sheet(cards: Sequence[Card], class_names: Sequence[str], title: str,
     )
 
 
-def _keys(class_names: Sequence[str]) -> list[tuple[str, str]]:
+def _keys(cards: Sequence[Card], class_names: Sequence[str]) -> list[tuple[str, str]]:
     few = len(class_names) <= MOST_KEYS
     classes = [(str(number + 1), f"it is {name}") for number, name in enumerate(class_names)] if few else []
     wrong = "wrong; then its class" if few else "wrong; then type its class into the list"
     moves = [("arrows", "move"), ("n", "next that is open")]
-    return [("r or space", "right, go on"), ("w", wrong), *classes, ("u", "open again"), *moves]
+    suggested = [("s", "it is what the page suggests")] if any(card.suggested is not None for card in cards) else []
+    return [("r or space", "right, go on"), *suggested, ("w", wrong), *classes, ("u", "open again"), *moves]
 
 
-def _section_start(label: int, cards: Sequence[Card], class_names: Sequence[str]) -> str:
+def _section_start(label: int, cards: Sequence[Card], class_names: Sequence[str], counted: str) -> str:
     number = sum(card.given == label for card in cards)
     name = html.escape(class_names[label])
-    trusted = f'<span data-trusted="{label}">0</span> trusted so far'
-    return f'<section><h2>{name} <small>{number} to check, {trusted}</small></h2><div class="sheet">'
+    so_far = f'<span data-trusted="{label}">0</span> {html.escape(counted)}'
+    return f'<section><h2>{name} <small>{number} to check, {so_far}</small></h2><div class="sheet">'
 
 
 def _card(number: int, card: Card, class_names: Sequence[str]) -> str:
@@ -94,9 +100,15 @@ def _card(number: int, card: Card, class_names: Sequence[str]) -> str:
     return (
         f'<article tabindex="-1" data-card="{number}" aria-label="{identity}">{picture}<b class="verdict"></b>'
         f'<small title="{identity}">{identity}</small><div class="buttons"><button data-do="right">right</button>'
-        '<button data-do="wrong">wrong</button></div>'
+        f'{_suggestion(card, class_names)}<button data-do="wrong">wrong</button></div>'
         f'<label>really <select><option value="">none of the classes</option>{options}</select></label></article>'
     )
+
+
+def _suggestion(card: Card, class_names: Sequence[str]) -> str:
+    if card.suggested is None:
+        return ""
+    return f'<button data-do="suggested">it is {html.escape(class_names[card.suggested])}</button>'
 
 
 SHEET_STYLE = """
@@ -115,7 +127,7 @@ article:focus { outline: 3px solid #0072b2; outline-offset: 2px }
 article img { width: 100%; aspect-ratio: 1; object-fit: contain; display: block; background: var(--soft) }
 article img.small { image-rendering: pixelated }
 article > small { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; opacity: .7; direction: rtl }
-.buttons { display: flex; gap: .3rem; margin-top: .3rem } .buttons button:first-child { flex: 1 }
+.buttons { display: flex; flex-wrap: wrap; gap: .3rem; margin-top: .3rem } .buttons button:first-child { flex: 1 }
 article label { display: none; margin-top: .3rem } article label select { max-width: 100% }
 article[data-verdict=right] { border-color: #009e73 } article[data-verdict=wrong] { border-color: var(--wrong) }
 article[data-verdict=wrong] label { display: block }
@@ -197,6 +209,7 @@ document.addEventListener('keydown', event => {
   else if (key === 'n') nextOpen(card);
   else if (card < 0) return;
   else if (key === 'r' || key === ' ') { judge(card, sheet.cards[card][1]); nextOpen(card); }
+  else if (key === 's' && sheet.cards[card][2] !== null) { judge(card, sheet.cards[card][2]); nextOpen(card); }
   else if (key === 'w') { judge(card, -1); if (sheet.classes.length > 9) articles[card].querySelector('select').focus(); }
   else if (digit >= 0 && digit < sheet.classes.length) { judge(card, digit); nextOpen(card); }
   else if (key === 'u') judge(card, null);
@@ -212,8 +225,9 @@ articles.forEach((article, card) => {
   article.addEventListener('click', event => {
     const button = event.target.closest('button');
     if (button) {
-      const found = button.dataset.do === 'right' ? sheet.cards[card][1] : -1;
-      judge(card, article.dataset.verdict === button.dataset.do ? null : found);
+      const found = {right: sheet.cards[card][1], suggested: sheet.cards[card][2], wrong: -1}[button.dataset.do];
+      const isSaid = button.dataset.do === 'suggested' ? state[card] === found : article.dataset.verdict === button.dataset.do;
+      judge(card, isSaid ? null : found);
     }
     if (event.target.tagName !== 'SELECT' && event.target.tagName !== 'OPTION') article.focus({preventScroll: true});
   });

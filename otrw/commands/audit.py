@@ -2,12 +2,16 @@
 
     python analysis/audit.py runs/NAME                     # of its transport variant
     python analysis/audit.py runs/NAME/ot_meta --top 30
+    python analysis/audit.py runs/NAME --check 100         # of data of your own: a page to judge the 100 worst on
 
 Writes audit.csv, audit.parquet and audit.html into the variant's folder: every training sample with what it is called, its
 given and its suggested label, its weight and a score for "the label is wrong", the most suspicious first: wrong_label_score, a
 probability, where the weights are noise-aware, else low_weight_score, which only orders the samples of a class. Where the right
 labels are known (wrong ones made on purpose, or a column true_label) it says how well the wrong ones are found; audit.json
 keeps that.
+
+With --check N also check.html, a page with keys for right, wrong and of which class; its CSV, or audit.csv with its columns
+label and verdict filled in, goes into the next training with --data.corrections FILE. What was judged is not listed again.
 """
 
 import argparse
@@ -17,10 +21,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from otrw.analysis.audit import Audit, Found, as_columns, few_shot, found, headline, make_audit
+from otrw.analysis.contact_sheet import Card, contact_sheet
 from otrw.analysis.formats import csv_cell
 from otrw.analysis.report.audit_page import audit_page
 from otrw.analysis.report.gallery import picture_source
+from otrw.commands.invocation import command_line
+from otrw.config import DataConfig
+from otrw.config.data import OWN_SOURCES
 from otrw.config.variants import TITLES
 from otrw.errors import UserError, check
 from otrw.records import ledger
@@ -48,6 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, read, write table and page."""
     options = _parse(arguments)
     record = ledger.read_record(_variant(options.run))
+    source = (record.config.get("data") or {}).get("source", "digits")
+    check(options.check is None or source in OWN_SOURCES, "--check", options.check, f"come with data of your own, not {source}")
     audit = make_audit(record)
     output = options.output or record.path
     page, table, columns = (output / f"audit.{suffix}" for suffix in ("html", "csv", "parquet"))
@@ -68,6 +80,8 @@ def main(arguments: Sequence[str]) -> None:
         ledger.write_text(
             page, audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
         )
+        if options.check is not None:
+            ledger.write_text(output / "check.html", _sheet(audit, record, picture, options.check))
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
     print(f"{record.path}: {headline(audit)}")
@@ -91,6 +105,34 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  training samples alone; not listed: {elsewhere}")
     for path in (page, table, columns):
         print(path)
+    if options.check is not None:
+        earlier, name = _corrections(record)
+        again = ["--config", str(record.path.parent / "config.yaml"), "--run.name", f"{record.path.parent.name}-corrected"]
+        print(f"  open   {output / 'check.html'}\n         check the labels, and save the CSV")
+        print(f"  then   {command_line('train', [*again, '--data.corrections', ','.join([*earlier, name])])}")
+
+
+def _sheet(audit: Audit, record: Record, picture: Callable[[int], str] | None, number: int) -> str:
+    """The page to judge the most suspicious labels on, those of a class together, the worst first."""
+    worst = np.arange(min(number, len(audit.given)))
+    cards = [
+        Card(
+            str(audit.identity[place]),
+            int(audit.given[place]),
+            "" if picture is None else picture(int(audit.row[place])),
+            int(audit.suggested[place]) if audit.suggested[place] != audit.given[place] else None,
+        )
+        for place in worst[np.argsort(audit.given[worst], kind="stable")]
+    ]
+    title = f"{len(cards)} labels to check: {record.path.parent.name}, {record.path.name}"
+    return contact_sheet(cards, audit.class_names, title, _corrections(record)[1], counted="found to be of it")
+
+
+def _corrections(record: Record) -> tuple[list[str], str]:
+    """Files of corrections that the run had, and what the next one is called."""
+    earlier = DataConfig(source=record.config["data"]["source"], corrections=record.config["data"].get("corrections"))
+    files = list(earlier.correction_files)
+    return files, f"corrections{len(files) + 1 if files else ''}.csv"
 
 
 def _said_of_checked(audit: Audit, record: Record) -> list[str]:
@@ -110,7 +152,9 @@ def _not_listed(record: Record) -> str:
     """What else the data have, for data of one's own."""
     sizes = (record.result.get("data") or {}).get("num_samples") or {}
     parts = {"trusted": sizes.get("meta"), "validation": sizes.get("validation"), "test": sizes.get("test")}
-    return ", ".join(f"{number} {part} samples" for part, number in parts.items() if number)
+    listed = [f"{number} {part} samples" for part, number in parts.items() if number]
+    judged = (record.result.get("data") or {}).get("corrected") or {}
+    return ", ".join([*listed, *([f"the {judged['samples']} that were looked at before"] if judged.get("samples") else [])])
 
 
 def _summary(audit: Audit, known: Mapping[str, Found | None]) -> dict:
@@ -129,9 +173,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a run, or of one of its variants")
     parser.add_argument("--top", type=int, default=NUM_SHOWN, help=f"pictures a class on the page (default: {NUM_SHOWN})")
     parser.add_argument("--output", type=Path, help="folder to write to (default: the variant's)")
+    parser.add_argument("--check", type=int, metavar="N", help="write check.html too, to judge the N most suspicious labels on")
     parser.add_argument("--no-pictures", action="store_true", help="do not open the data set")
     options = parser.parse_args(arguments)
     check(options.top >= 1, "--top", options.top, "be >= 1")
+    check(options.check is None or options.check >= 1, "--check", options.check, "be >= 1")
     return options
 
 

@@ -79,6 +79,9 @@ class DataConfig:
     trusted: str | None = None
     """CSV or Parquet of samples that somebody checked (columns identity, label, verdict), as launch/choose_trusted.py writes
     it: they leave training and are the meta set."""
+    corrections: str | None = None
+    """CSV or Parquet files, separated by commas, of samples that somebody looked at after an audit, with the same columns, such
+    as a filled-in audit.csv: labels are corrected wherever the sample is, what is of no class leaves, none becomes trusted."""
     memory_limit_gib: float = 2.0
     """Decoded images of up to this size together are kept in memory as uint8, in GiB; larger sets stay in their files."""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -181,12 +184,9 @@ class DataConfig:
         check(self.files is None or of_tables, "data.files", self.files, "come with data.source table or embeddings")
         named = [name for name, value in vars(self.columns).items() if value is not None]
         check(not named or of_tables, "data.columns", named, "come with data.source table or embeddings")
-        check(
-            self.trusted is None or self.is_own,
-            "data.trusted",
-            self.trusted,
-            "come with data.source folder, table or embeddings",
-        )
+        for key in ("trusted", "corrections"):
+            value = getattr(self, key)
+            check(value is None or self.is_own, f"data.{key}", value, "come with data.source folder, table or embeddings")
         check(
             self.image_size is None or self.source != "embeddings",
             "data.image_size",
@@ -215,6 +215,11 @@ class DataConfig:
             self.resize_size,
             f"be at least data.image_size={self.image_size}",
         )
+
+    @property
+    def correction_files(self) -> tuple[str, ...]:
+        """The files of `corrections`."""
+        return tuple(name.strip() for name in (self.corrections or "").split(",") if name.strip())
 
     @property
     def is_own(self) -> bool:

@@ -48,6 +48,8 @@ class Datasets(NamedTuple):
     """Images that are equal to others; empty as text where there are none."""
     identities: tuple[str, ...] | None = None
     """What each row of the source is called outside, by `SampleSet.source_index`; None for digits and CIFAR."""
+    is_settled: np.ndarray | None = None
+    """(N,) bool, whether somebody looked at the label after an audit, by `SampleSet.source_index`; None where nobody did."""
     knows_truth: bool = True
     """Whether `true_labels` are known to be right; where not, they are the given ones."""
     meta_is_checked: bool = True
@@ -160,6 +162,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         crop_scale=augment.crop_scale,
         workers=default_workers() if config.workers is None else config.workers,
         identities=raw.identities,
+        is_settled=raw.is_settled,
         knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
         meta_is_checked=divided is None or divided.meta_is_checked,
         notes=() if divided is None else tuple(note for note in (*raw.notes, *divided.notes, skipped_note(raw)) if note),

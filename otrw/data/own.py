@@ -15,7 +15,7 @@ from otrw.data.folder import load_folder
 from otrw.data.raw import RawData, Skipped, kept
 from otrw.data.split import with_test_set
 from otrw.data.table import load_table
-from otrw.data.verdicts import with_trusted
+from otrw.data.verdicts import with_corrections, with_trusted
 from otrw.errors import UserError
 
 MOST_REASONS = 3  # of what was passed over, in a line
@@ -42,6 +42,8 @@ def load_own(config: DataConfig) -> RawData:
     raw = with_test_set(raw, config.test_share)
     if config.trusted is not None:
         raw = with_trusted(raw, Path(config.trusted).expanduser())
+    if config.correction_files:
+        raw = with_corrections(raw, [Path(name).expanduser() for name in config.correction_files])
     hashes = file_hashes(raw.inputs) if isinstance(raw.inputs, ImageFiles) else image_hashes(raw.inputs)
     return raw._replace(hashes=hashes)
 
@@ -50,11 +52,12 @@ def facts_of(raw: RawData) -> dict[str, object]:
     """What a record says of where the samples came from.
 
     Returns:
-        files_hash, how many samples were skipped, by reason, and of a file of verdicts how many samples were checked and wrong.
+        files_hash, how many samples were skipped, by reason, and of files of verdicts how many labels were judged, and wrong.
     """
     skipped = Counter(one.reason for one in raw.skipped)
-    checked = {} if raw.checked is None else {"checked": dict(zip(("samples", "wrong"), raw.checked, strict=True))}
-    return {"files_hash": raw.files_hash, "skipped": dict(sorted(skipped.items())), **checked}
+    counts = {"checked": raw.checked, "corrected": raw.corrected}
+    looked_at = {name: dict(zip(("samples", "wrong"), count, strict=True)) for name, count in counts.items() if count}
+    return {"files_hash": raw.files_hash, "skipped": dict(sorted(skipped.items())), **looked_at}
 
 
 def skipped_note(raw: RawData) -> str:

@@ -58,6 +58,10 @@ class RawData(NamedTuple):
     """What a user should know of how it was read, a line each."""
     checked: tuple[int, int] | None = None
     """How many samples somebody checked, and how many of their labels were wrong; None without a file of verdicts."""
+    is_settled: np.ndarray | None = None
+    """(N,) bool, whether somebody looked at the label after an audit; None without a file of corrections."""
+    corrected: tuple[int, int] | None = None
+    """How many labels were looked at so, and how many of them were wrong; None without a file of corrections."""
     in_files_since: str = ""
     """Why images stay in their files; empty where they do not."""
     files_hash: str = ""
@@ -115,6 +119,7 @@ def kept(raw: RawData, keep: np.ndarray, skipped: tuple[Skipped, ...] = ()) -> R
         true_labels=None if truth is None else new_label[truth],
         hashes=None if raw.hashes is None else raw.hashes[rows],
         identities=None if raw.identities is None else tuple(raw.identities[row] for row in rows),
+        is_settled=None if raw.is_settled is None else raw.is_settled[rows],
         skipped=(*raw.skipped, *skipped),
     )
 

@@ -134,7 +134,7 @@ def use_facts(config: Config, data: Datasets) -> dict[str, str]:
     """What a net's file says for its use, and the settings that it was trained with, without folders of this machine."""
     settings = to_dict(config)
     del settings["run"]
-    for key in ("root", "cache", "files", "trusted", "labels_file"):
+    for key in ("root", "cache", "files", "trusted", "corrections", "labels_file"):
         settings["data"].pop(key, None)
     settings["stage1"].pop("checkpoint", None)
     settings["model"].pop("weights", None)

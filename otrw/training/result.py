@@ -129,6 +129,8 @@ def _write_record(
         if of_training is not None:
             columns["prediction"] = of_training
         arrays: dict[str, object] = {key: value.cpu().numpy() for key, value in columns.items()}
+        if data.is_settled is not None:
+            arrays["is_settled"] = data.is_settled[train.source_index.cpu().numpy()]
         if data.identities is not None:
             names = [data.identities[row] for row in train.source_index.tolist()]
             arrays["identity"] = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # any bytes name a file

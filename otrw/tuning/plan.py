@@ -93,7 +93,9 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
     }
     # trials run in folders of their own
     places = {key: getattr(config.data, key) for key in ("root", "cache", "trusted", "labels_file")}
-    places = {key: str(Path(path).absolute()) if path and not path.startswith("~") else path for key, path in places.items()}
+    places = {key: _absolute(path) if path else path for key, path in places.items()}
+    if config.data.corrections is not None:
+        places["corrections"] = ",".join(map(_absolute, config.data.correction_files))
     config = replace(config, data=replace(config.data, **places))
     if config.stage1.checkpoint:
         path = Path(config.stage1.checkpoint).expanduser().absolute()
@@ -339,3 +341,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add("--concurrent", type=int, help="most trials at a time (default: as many as fit)")
     add("--retries", type=int, default=3, help="how often a trial whose process or node fails is tried again (default: 3)")
     return parser
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("~") else str(Path(path).absolute())

@@ -146,3 +146,20 @@ def test_the_page_shows_the_worst_of_each_class_and_takes_no_name_for_markup(tmp
     assert "<i>" not in page
     assert "2 of 4 probably wrong" in page
     assert '<td class="number">66.7</td>' in page
+
+
+def test_only_labels_of_ones_own_data_are_judged(tmp_path):
+    record = write_weights(tmp_path)
+    with pytest.raises(UserError, match="--check must come with data of your own, not digits"):
+        main([str(record.path), "--check", "3"])
+    with pytest.raises(UserError, match="--check must be >= 1, got 0"):
+        main([str(record.path), "--check", "0"])
+    assert not (record.path / "audit.csv").exists()
+
+
+def test_what_was_looked_at_before_is_not_listed_again(tmp_path):
+    settled = np.array([False, True, False, False, True, False])
+    audit = make_audit(write_weights(tmp_path / "some", is_settled=settled))
+    assert audit.row.tolist() == [5, 2, 0, 3]
+    with pytest.raises(UserError, match="must have a label that nobody has looked at, got none among 6"):
+        make_audit(write_weights(tmp_path / "all", is_settled=np.ones(6, dtype=bool)))

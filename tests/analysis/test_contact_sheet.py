@@ -28,8 +28,8 @@ def test_the_page_is_whole_and_nothing_in_it_is_taken_for_markup():
     assert text.count("</script>") == 1
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     facts = json.loads(re.search(r"const sheet = (.*);\n", text)[1])
-    assert facts["cards"][0] == [NASTY, 0]
-    assert [given for _, given in facts["cards"]] == sorted(given for _, given in facts["cards"])
+    assert facts["cards"][0] == [NASTY, 0, None]
+    assert [given for _, given, _ in facts["cards"]] == sorted(given for _, given, _ in facts["cards"])
 
 
 def test_other_samples_are_another_page_for_the_browsers_memory():
