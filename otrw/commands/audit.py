@@ -105,6 +105,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"  training samples alone; not listed: {elsewhere}")
     for path in (page, table, columns):
         print(path)
+    if options.check is None and source in OWN_SOURCES:
+        print(f"  to judge the worst on a page: {command_line('audit', [str(options.run), '--check', '100'])}")
     if options.check is not None:
         earlier, name = _corrections(record)
         again = ["--config", str(record.path.parent / "config.yaml"), "--run.name", f"{record.path.parent.name}-corrected"]
