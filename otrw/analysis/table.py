@@ -35,6 +35,8 @@ CONTROL: dict[str, Variant] = {
     "ot_noise_aware_labels_meta": "class_balanced_meta",
     "ot_learned_meta": "class_balanced_meta",
     "ot_learned_labels_meta": "class_balanced_meta",
+    "ot_pooled_meta": "class_balanced_meta",
+    "ot_pooled_labels_meta": "class_balanced_meta",
 }
 """What each OT variant is held against: the same stage 1 and meta images, per-class weights."""
 

@@ -52,6 +52,8 @@ STYLES: dict[str, Style] = {
     "ot_noise_aware_labels_meta": Style(YELLOW, "*", "O.", "-"),
     "ot_learned_meta": Style(GREEN, ">", "//", (0, (4, 2))),
     "ot_learned_labels_meta": Style(GREEN, "D", "xx", "-"),
+    "ot_pooled_meta": Style(VERMILLION, "v", "..", (0, (4, 2))),
+    "ot_pooled_labels_meta": Style(VERMILLION, "*", "oo", "-"),
     "oracle": Style(GREY, "p", "oo", (0, (1, 1))),
     "oracle_meta": Style(GREY, "h", "OO", (0, (6, 1, 1, 1))),
 }

@@ -71,10 +71,11 @@ class OTConfig:
     """Share of the transported label (trusted_probe_labels: of the probe's opinion) in a training target, in [0, 1]; the
     rest is the given label. noise_aware: share of the class-balanced plan q_n(k) / sum_m q_m(k) in the mass of sample n with
     label k; the rest is its weight with the given label."""
-    plan_cost: Literal["prototypes", "probe"] = "prototypes"
+    plan_cost: Literal["prototypes", "probe", "pool"] = "prototypes"
     """noise_aware: how far a sample is from a class. prototypes: by its distance to the class's prototype, as in the formula
     above. probe: then anew by -log p_k(x_n) in place of the distance, p a linear probe of the embeddings that learns from the
-    plan's own labels and the trusted samples, in turn with the plan, in five folds (`otrw.ot.probe_cost`)."""
+    plan's own labels and the trusted samples, in turn with the plan, in five folds (`otrw.ot.probe_cost`). pool: half of each,
+    and a quarter of -log c_k(x_n), c a probe of all given labels as they are."""
     num_plan_rounds: int = 3
     """noise_aware: how often T, pi and mu are taken from the plan and the plan from them."""
     transition_prior: float = 0.2

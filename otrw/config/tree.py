@@ -42,6 +42,8 @@ Variant = Literal[
     "ot_noise_aware_labels_meta",
     "ot_learned_meta",
     "ot_learned_labels_meta",
+    "ot_pooled_meta",
+    "ot_pooled_labels_meta",
     "oracle",
     "oracle_meta",
 ]
@@ -67,8 +69,8 @@ class Config:
     """Which stage 2 to train, one after the other on the same stage 1: the setting itself (ot_meta) and its controls.
     stage1: none. cross_entropy, class_balanced, ot, oracle: which weights; _meta: with the meta images in the loss, all
     other variants without. ot_labels: with transported labels too. ot_noise_aware: the same settings with
-    ot.weights=noise_aware; ot_learned: with ot.plan_cost=probe too. meta_only: the meta images alone. The others are what
-    people use instead; `otrw.training.competitors` and `otrw.training.losses` say how each works."""
+    ot.weights=noise_aware; ot_learned and ot_pooled: with ot.plan_cost=probe and =pool too. meta_only: the meta images alone.
+    The others are what people use instead; `otrw.training.competitors` and `otrw.training.losses` say how each works."""
 
     def __post_init__(self) -> None:
         check(len(self.variants) > 0, "variants", list(self.variants), "name at least one")

@@ -33,6 +33,8 @@ TITLES: dict[str, str] = {
     "ot_noise_aware_labels_meta": "noise-aware OT weights, OT labels + meta",
     "ot_learned_meta": "learned-cost OT weights + meta images",
     "ot_learned_labels_meta": "learned-cost OT weights, OT labels + meta",
+    "ot_pooled_meta": "pooled-cost OT weights + meta images",
+    "ot_pooled_labels_meta": "pooled-cost OT weights, OT labels + meta",
     "oracle": "oracle: wrong labels dropped",
     "oracle_meta": "oracle + meta images",
 }
@@ -55,6 +57,8 @@ WEIGHTS_OF_KIND: dict[str, WeightsName] = {
     "ot_noise_aware_labels": "noise_aware",
     "ot_learned": "noise_aware",
     "ot_learned_labels": "noise_aware",
+    "ot_pooled": "noise_aware",
+    "ot_pooled_labels": "noise_aware",
     "oracle": "oracle",
 }
 """ot.weights of each kind of variant; the others with OT keep what is configured."""
@@ -80,6 +84,8 @@ def variant_config(config: Config, variant: Variant) -> Config:
         ot = replace(ot, weights=WEIGHTS_OF_KIND[kind])
         if kind.startswith("ot_learned"):
             ot = replace(ot, plan_cost="probe")
+        if kind.startswith("ot_pooled"):
+            ot = replace(ot, plan_cost="pool")
     if kind in LOSS_OF_KIND:
         stage2 = replace(stage2, loss=replace(stage2.loss, name=LOSS_OF_KIND[kind]))
     if not kind.endswith("_labels"):

@@ -89,6 +89,8 @@ TRANSPORT: tuple[Variant, ...] = (
     "ot_noise_aware_labels_meta",
     "ot_learned_meta",
     "ot_learned_labels_meta",
+    "ot_pooled_meta",
+    "ot_pooled_labels_meta",
 )
 EVERYONE: tuple[Variant, ...] = ("stage1", *CONTROLS, *TRUSTED, *CLEANERS, *TRANSPORT, "oracle_meta")
 FEW: tuple[Variant, ...] = ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta")
@@ -224,6 +226,7 @@ STUDIES: dict[str, Study] = {
                 "ot_meta",
                 "ot_noise_aware_meta",
                 "ot_learned_meta",
+                "ot_pooled_meta",
             ),
             metrics=QUALITY,
             records="noise_tail",

@@ -99,7 +99,7 @@ def noise_aware_plan(
             "num_rounds must be >= 1, transition_prior > 0 and prototype_cap >= 0, got "
             f"{num_rounds}, {transition_prior} and {prototype_cap}"
         )
-    x = F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
+    x = _directions(embeddings)
     reference = F.normalize(trusted.double(), dim=1)
     metric = fit_metric(reference, trusted_labels, x, labels, num_classes, sum_samples=sum_samples)
     means, sizes = class_means(reference, trusted_labels, num_classes)
@@ -121,6 +121,15 @@ def noise_aware_plan(
         prototypes = torch.where((sizes + counted > 1e-12)[:, None], moved, prototypes)
         log_q = plan_of_cost(metric.squared_distance(x, prototypes) / 2, labels, share, transition)
     return NoiseAwarePlan(log_q, transition, share, prototypes, given_sizes, metric, change)
+
+
+def prototype_cost(plan: NoiseAwarePlan, embeddings: Tensor) -> Tensor:
+    """(n, C) tau / 2 |W (x_n - mu_k)|^2 of samples with these embeddings (n, D), by the plan's metric and prototypes."""
+    return plan.metric.squared_distance(_directions(embeddings), plan.prototypes) / 2
+
+
+def _directions(embeddings: Tensor) -> Tensor:
+    return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=1)
 
 
 def symmetric_transition(num_classes: int, noise_rate: float, like: Tensor) -> Tensor:

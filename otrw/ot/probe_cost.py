@@ -21,6 +21,14 @@ from the plan and the plan from them, as there. Folds keep the probe from readin
 Few rounds, on purpose. Where wrong labels depend on the sample and not on its class alone, the given labels are not
 independent of the features inside a class, and every further round takes more of the wrong ones for right.
 
+`with_pooled_cost` asks three witnesses, the trusted samples by their prototypes, the probe, and the crowd of all given labels,
+
+    C_nk = 1/2 (tau / 2 |W (x_n - mu_k)|^2) - 1/2 s log p_k(x_n) - g log c_k(x_n) - log T[k, y_n],
+
+c a probe in the same folds that is fitted to the given labels as they are, every sample counting the same: a logarithmic
+opinion pool (Genest and Zidek, Statistical Science 1986). Where wrong labels depend on the sample the crowd knows best which
+are wrong, but in rare classes most of what it says is wrong itself, which prototypes and probe outvote.
+
 A classifier and the transition matrix of its labels, alternately estimated: Bekker and Goldberger, ICASSP 2016; labels given
 by transport, alternately with the classifier that its cost comes from: Asano et al., arXiv 1911.05371.
 """
@@ -31,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from otrw.ot.noise_aware import NoiseAwarePlan, estimates, plan_of_cost
+from otrw.ot.noise_aware import NoiseAwarePlan, estimates, plan_of_cost, prototype_cost
 from otrw.ot.semi_dual import SumSamples, uniform_hash, whole
 
 NUM_FOLDS = 5
@@ -43,6 +51,8 @@ TRUSTED_MASS = 10.0
 """Of a trusted sample in a probe: labels that are wrong in the same way would outvote it otherwise."""
 TRANSITION_PRIOR = 0.05
 """beta of `otrw.ot.noise_aware`; less than there, as the plan that this one starts from knows more than nothing."""
+CROWD_SHARE = 0.25
+"""g, of the crowd's opinion in the pool."""
 PENALTY = 1e-3
 """lambda, for features of standard deviation 1."""
 MOST_STEPS = 15
@@ -87,22 +97,94 @@ def with_probe_cost(
     Raises:
         ValueError: a parameter is out of range.
     """
+    probes = _probes(plan, embeddings, trusted, trusted_labels, sample_index, num_rounds, transition_prior, sum_samples)
+    return _alternated(plan, probes, labels, num_rounds, transition_prior, sum_samples)[0]
+
+
+def with_pooled_cost(
+    plan: NoiseAwarePlan,
+    embeddings: Tensor,
+    labels: Tensor,
+    trusted: Tensor,
+    trusted_labels: Tensor,
+    sample_index: Tensor,
+    *,
+    num_rounds: int = NUM_ROUNDS,
+    transition_prior: float = TRANSITION_PRIOR,
+    crowd_share: float = CROWD_SHARE,
+    sum_samples: SumSamples = whole,
+) -> NoiseAwarePlan:
+    """The plan of the pool of three costs at the head of this file, pi and T found again with it.
+
+    Args:
+        plan: of `noise_aware_plan`.
+        embeddings: as for `with_probe_cost`, like all that follow.
+        labels: (n,).
+        trusted: (M, D).
+        trusted_labels: (M,).
+        sample_index: (n,).
+        num_rounds: of probe and plan, before the pool.
+        transition_prior: beta, > 0.
+        crowd_share: g, >= 0.
+        sum_samples: all-reduce of a sum over samples.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+    if not crowd_share >= 0:
+        raise ValueError(f"crowd_share must be >= 0, got {crowd_share}")
+    probes = _probes(plan, embeddings, trusted, trusted_labels, sample_index, num_rounds, transition_prior, sum_samples)
+    learned, log_p = _alternated(plan, probes, labels, num_rounds, transition_prior, sum_samples)
+    cost = prototype_cost(plan, embeddings) / 2 - (log_p / 2 + crowd_share * probes.fit_crowd(labels)).to(
+        plan.log_posterior.dtype
+    )
+    return _estimated(learned, cost, labels, transition_prior, sum_samples)
+
+
+def _probes(
+    plan: NoiseAwarePlan,
+    embeddings: Tensor,
+    trusted: Tensor,
+    trusted_labels: Tensor,
+    sample_index: Tensor,
+    num_rounds: int,
+    transition_prior: float,
+    sum_samples: SumSamples,
+) -> "_Probes":
     if num_rounds < 1 or not transition_prior > 0:
         raise ValueError(f"num_rounds must be >= 1 and transition_prior > 0, got {num_rounds} and {transition_prior}")
     x, reference = _standardized(embeddings.double(), trusted.double(), sum_samples)
     folds = (NUM_FOLDS * uniform_hash(sample_index)).long()
-    probes = _Probes(x, folds, reference, trusted_labels, len(plan.class_share), sum_samples)
-    log_q, share, change = plan.log_posterior, plan.class_share, plan.change
-    transition = plan.transition
+    return _Probes(x, folds, reference, trusted_labels, len(plan.class_share), sum_samples)
+
+
+def _alternated(
+    plan: NoiseAwarePlan,
+    probes: "_Probes",
+    labels: Tensor,
+    num_rounds: int,
+    transition_prior: float,
+    sum_samples: SumSamples,
+) -> tuple[NoiseAwarePlan, Tensor]:
+    """Probe and plan in turn; the plan, and s log p_k(x_n) (n, C) of the last probe."""
     for _ in range(num_rounds):
-        log_p, sharpness = probes.fit(log_q.double().exp())
+        log_p, sharpness = probes.fit(plan.log_posterior.double().exp())
         log_p = sharpness * log_p
-        for _ in range(NUM_ESTIMATES):
-            log_q = plan_of_cost(-log_p.to(log_q.dtype), labels, share, transition)
-            before = share
-            share, transition = estimates(log_q, labels, transition_prior, sum_samples)
-            change = float((share - before).abs().sum())
-    log_q = plan_of_cost(-log_p.to(log_q.dtype), labels, share, transition)
+        plan = _estimated(plan, -log_p.to(plan.log_posterior.dtype), labels, transition_prior, sum_samples)
+    return plan, log_p
+
+
+def _estimated(
+    plan: NoiseAwarePlan, cost: Tensor, labels: Tensor, transition_prior: float, sum_samples: SumSamples
+) -> NoiseAwarePlan:
+    """The plan of a cost (n, C), with pi and T found in turn with it from those of the given plan."""
+    share, transition, change = plan.class_share, plan.transition, plan.change
+    for _ in range(NUM_ESTIMATES):
+        log_q = plan_of_cost(cost, labels, share, transition)
+        before = share
+        share, transition = estimates(log_q, labels, transition_prior, sum_samples)
+        change = float((share - before).abs().sum())
+    log_q = plan_of_cost(cost, labels, share, transition)
     return plan._replace(log_posterior=log_q, transition=transition, class_share=share, change=change)
 
 
@@ -142,7 +224,21 @@ class _Probes:
         everyone = torch.arange(NUM_FOLDS, device=q.device)
         seen, seen_trusted = (of[:, None] != everyone for of in (self.folds, self.trusted_folds))  # (n, F), (M, F)
         sizes = self.sum_samples(seen.double().T @ q) + seen_trusted.double().T @ self.trusted_target  # (F, C)
-        scale = 1 / (self.num_classes * sizes.clamp_min(1e-6))
+        self._minimize(q, seen, seen_trusted, 1 / (self.num_classes * sizes.clamp_min(1e-6)))
+        return self._unseen_samples(), self._sharpness()
+
+    def fit_crowd(self, labels: Tensor) -> Tensor:
+        """(n, C) log-probabilities of every sample by a probe of the other folds' given labels (n,), from where the last fit
+        ended."""
+        everyone = torch.arange(NUM_FOLDS, device=labels.device)
+        seen = self.folds[:, None] != everyone
+        nobody = torch.zeros_like(self.trusted_folds[:, None] != everyone)
+        sizes = self.sum_samples(seen.double().sum(0))[:, None].expand(-1, self.num_classes)
+        self._minimize(F.one_hot(labels, self.num_classes).double(), seen, nobody, 1 / sizes.clamp_min(1e-6))
+        return self._unseen_samples()
+
+    def _minimize(self, q: Tensor, seen: Tensor, seen_trusted: Tensor, scale: Tensor) -> None:
+        """Fit all probes, the mass of a sample in a class times scale (F, C) where the fold sees it."""
         self.weight.requires_grad_()
         self.bias.requires_grad_()
         optimizer = torch.optim.LBFGS(
@@ -156,8 +252,11 @@ class _Probes:
 
         optimizer.step(closure)
         self.weight, self.bias = self.weight.detach(), self.bias.detach()
+
+    def _unseen_samples(self) -> Tensor:
+        """(n, C) log-probabilities of the samples."""
         parts = zip(self.x.split(self.block), self.folds.split(self.block), strict=True)
-        return torch.cat([self._unseen(part, fold) for part, fold in parts]), self._sharpness()
+        return torch.cat([self._unseen(part, fold) for part, fold in parts])
 
     def _sharpness(self) -> float:
         """s."""

@@ -9,7 +9,7 @@ from test_noise_aware import NUM_CLASSES, TRANSITION, made
 from otrw import distributed
 from otrw.ot import probe_cost
 from otrw.ot.noise_aware import noise_aware_plan, wrong_label_scores
-from otrw.ot.probe_cost import with_probe_cost
+from otrw.ot.probe_cost import with_pooled_cost, with_probe_cost
 from otrw.training.metrics import auroc
 
 
@@ -72,6 +72,51 @@ def test_its_probe_is_the_logistic_regression_of_scikit_learn():
         assert np.allclose(model.predict_proba(x[out].numpy()), log_p[out].exp().numpy(), atol=5e-3)
 
 
+def test_the_crowds_probe_is_the_plain_logistic_regression_of_given_labels():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    embeddings, given, _, trusted, trusted_labels = made([60, 40, 30, 20], TRANSITION, spread=0.5)
+    x, reference = probe_cost._standardized(embeddings.double(), trusted.double(), lambda total: total)
+    folds = torch.arange(len(x)) % probe_cost.NUM_FOLDS
+    probes = probe_cost._Probes(x, folds, reference, trusted_labels, NUM_CLASSES, lambda total: total)
+    for _ in range(20):
+        log_c = probes.fit_crowd(given)
+    for fold in range(probe_cost.NUM_FOLDS):
+        out = folds == fold
+        model = linear_model.LogisticRegression(C=1 / (probe_cost.PENALTY * int((~out).sum())), max_iter=10_000, tol=1e-10)
+        model.fit(x[~out].numpy(), given[~out].numpy())
+        assert np.allclose(model.predict_proba(x[out].numpy()), log_c[out].exp().numpy(), atol=5e-3)
+
+
+def test_the_crowd_says_which_labels_are_wrong_where_that_depends_on_the_sample():
+    embeddings, _, right, trusted, trusted_labels = made([2000, 1000, 600, 300], spread=1.3, num_trusted=10)
+    generator = torch.Generator().manual_seed(3)
+    side = embeddings[:, 0] + 0.3 * torch.randn(len(right), generator=generator)
+    given = torch.where(side > side.quantile(0.8), (right + 1) % NUM_CLASSES, right)  # those on one side are mistaken
+    wrong = given != right
+    plan, learned = both(embeddings, given, trusted, trusted_labels)
+    index = torch.arange(len(given))
+    pooled = with_pooled_cost(plan, embeddings, given, trusted, trusted_labels, index)
+    found = [auroc(wrong_label_scores(one, given), wrong) for one in (plan, learned, pooled)]
+    assert found[2] > max(found[:2])
+
+
+def test_the_pool_of_plain_witnesses_is_half_of_each():
+    data = made([200, 80, 30, 9], TRANSITION, spread=0.5)
+    embeddings, given, _, *trusted = data
+    plan, learned = both(embeddings, given, *trusted)
+    index = torch.arange(len(given))
+    pooled = with_pooled_cost(plan, embeddings, given, *trusted, index, crowd_share=0.0)
+
+    def cost(one):  # but for a number of each sample's own
+        prior = one.class_share.log()[:, None] + one.transition.log()
+        return (one.log_posterior.double() - prior.T[given]).log_softmax(1)
+
+    expected = ((cost(plan) + cost(learned)) / 2).log_softmax(1)
+    assert torch.allclose(cost(pooled).exp(), expected.exp(), atol=1e-5)
+    with pytest.raises(ValueError, match="crowd_share must be >= 0, got -1"):
+        with_pooled_cost(plan, embeddings, given, *trusted, index, crowd_share=-1.0)
+
+
 def test_a_sample_has_no_say_in_its_own_cost():
     embeddings, _, right, trusted, trusted_labels = made([60, 40, 30, 20], TRANSITION, spread=0.5)
     x, reference = probe_cost._standardized(embeddings.double(), trusted.double(), lambda total: total)
@@ -131,19 +176,20 @@ def test_parameters_out_of_range_are_refused(settings):
         with_probe_cost(plan, embeddings, given, *trusted, torch.arange(len(given)), **settings)
 
 
-def sharded():
+def sharded(with_cost):
     """Plans of every process's share, as tables of the whole."""
     embeddings, given, _, *trusted = made([300, 100, 40, 9], TRANSITION, spread=0.5)
     mine = torch.arange(distributed.rank(), len(given), distributed.world_size())
     sums = distributed.all_reduce_sum
     plan = noise_aware_plan(embeddings[mine], given[mine], *trusted, NUM_CLASSES, sum_samples=sums)
-    plan = with_probe_cost(plan, embeddings[mine], given[mine], *trusted, mine, sum_samples=sums)
+    plan = with_cost(plan, embeddings[mine], given[mine], *trusted, mine, sum_samples=sums)
     return distributed.gather_by_index(mine, plan.log_posterior.exp(), len(given)), plan.transition
 
 
+@pytest.mark.parametrize("with_cost", [with_probe_cost, with_pooled_cost])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_any_number_of_processes_finds_the_same_plan(world_size):
-    whole = sharded()
-    for result in run_distributed(sharded, world_size):
+def test_any_number_of_processes_finds_the_same_plan(world_size, with_cost):
+    whole = sharded(with_cost)
+    for result in run_distributed(sharded, world_size, with_cost):
         for got, expected in zip(result, whole, strict=True):
             assert torch.allclose(got.double(), expected.double(), atol=2e-5)

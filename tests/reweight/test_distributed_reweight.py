@@ -19,6 +19,7 @@ FITS = {  # steps small enough to descend: longer ones jump between clusters and
     "network": {"weights": "network", "num_steps": 8, "learning_rate": 0.3, "hidden_size": 8},
     "noise_aware": {"weights": "noise_aware", "weight_power": 0.5, "confidence_power": 0.5},
     "learned cost": {"weights": "noise_aware", "plan_cost": "probe"},
+    "pooled cost": {"weights": "noise_aware", "plan_cost": "pool"},
 }
 STEPS = {
     "semi_relaxed": {"weights": "semi_relaxed"},
