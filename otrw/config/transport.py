@@ -75,7 +75,7 @@ class OTConfig:
     """noise_aware: how far a sample is from a class. prototypes: by its distance to the class's prototype, as in the formula
     above. probe: then anew by -log p_k(x_n) in place of the distance, p a linear probe of the embeddings that learns from the
     plan's own labels and the trusted samples, in turn with the plan, in five folds (`otrw.ot.probe_cost`). pool: half of each,
-    and a quarter of -log c_k(x_n), c a probe of all given labels as they are."""
+    and an eighth of -log c_k(x_n), c a probe of all given labels as they are."""
     num_plan_rounds: int = 3
     """noise_aware: how often T, pi and mu are taken from the plan and the plan from them."""
     transition_prior: float = 0.2

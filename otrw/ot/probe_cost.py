@@ -51,7 +51,7 @@ TRUSTED_MASS = 10.0
 """Of a trusted sample in a probe: labels that are wrong in the same way would outvote it otherwise."""
 TRANSITION_PRIOR = 0.05
 """beta of `otrw.ot.noise_aware`; less than there, as the plan that this one starts from knows more than nothing."""
-CROWD_SHARE = 0.25
+CROWD_SHARE = 0.125
 """g, of the crowd's opinion in the pool."""
 PENALTY = 1e-3
 """lambda, for features of standard deviation 1."""
