@@ -103,7 +103,7 @@ def make_audit(record: Record) -> Audit:
     if not by_plan and np.ptp(relative) < SAME_WEIGHT:
         raise UserError(
             f"{record.path} must weigh samples of one class differently, or there is no order to list them in; got weights of "
-            "whole classes: take a variant with transport, such as ot_learned_meta"
+            "whole classes: take a variant with transport, such as ot_pooled_meta"
         )
     if "is_settled" in columns:  # nobody wants to look at a label twice
         is_open = ~columns["is_settled"].astype(bool)

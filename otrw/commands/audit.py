@@ -42,6 +42,8 @@ SUSPICIOUS = 0.5
 FEWEST_WRONG, MANY_MORE = 5, 2.0
 """Wrong labels among checked samples, and their share over that of the list, from which the list's numbers are doubted."""
 PREFERRED = (
+    "ot_pooled_meta",
+    "ot_pooled_labels_meta",
     "ot_learned_meta",
     "ot_learned_labels_meta",
     "ot_noise_aware_meta",
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     if not audit.by_plan:
         print("  scores come from weights: they order the samples of a class and are no probabilities")
-        print("  train --variants ot_learned_meta for probabilities")
+        print("  train --variants ot_pooled_meta for probabilities")
     for name, figures in known.items():
         if figures is not None:
             parts = zip(("precision", "recall", "average precision", "AUROC"), figures[2:], strict=True)

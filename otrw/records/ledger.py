@@ -7,8 +7,9 @@ predictions.parquet (one line a sample). Files appear by write-to-temporary and 
 weights.parquet has a line for each training sample: index (in the source), given_label, weight, and true_label where it is
 known; where the transport plan says what a sample is (label transport, noise_aware) target_label, the label it suggests; where
 it is noise-aware wrong_label_score, the probability that the given label is wrong; prediction, what the net takes it for; and
-of data of one's own identity, what the sample is called there. Records from before a column existed lack it; early ones have a
-wrong_label_score of other plans, which is no probability, and a true_label that repeats the given one where it is not known.
+of data of one's own identity, what the sample is called there, and with corrections is_settled, whether its label was judged.
+Records from before a column existed lack it; early ones have a wrong_label_score of other plans, which is no probability, and a
+true_label that repeats the given one where it is not known.
 """
 
 import glob

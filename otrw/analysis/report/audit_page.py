@@ -12,7 +12,7 @@ from otrw.records.ledger import Record
 OF_PLAN = "The score is the noise-aware plan's probability that the given label is wrong."
 OF_WEIGHT = (
     "The plan of this variant has the given label in its cost, so the score comes from the weights: 1 / (1 + weight / mean "
-    "weight of the class). It orders the samples of one class and is no probability; variant ot_learned_meta has one."
+    "weight of the class). It orders the samples of one class and is no probability; variant ot_pooled_meta has one."
 )
 
 
