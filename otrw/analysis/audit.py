@@ -37,6 +37,8 @@ class Audit(NamedTuple):
     class_names: tuple[str, ...]
     by_plan: bool
     """Whether scores are those of a noise-aware plan; else they come from weights: 1 / (1 + weight / mean of the class)."""
+    num_settled: int = 0
+    """Further training samples whose labels somebody has looked at already."""
 
     @property
     def flagged(self) -> np.ndarray:
@@ -105,10 +107,12 @@ def make_audit(record: Record) -> Audit:
             f"{record.path} must weigh samples of one class differently, or there is no order to list them in; got weights of "
             "whole classes: take a variant with transport, such as ot_pooled_meta"
         )
+    num_settled = 0
     if "is_settled" in columns:  # nobody wants to look at a label twice
         is_open = ~columns["is_settled"].astype(bool)
         if not is_open.any():
             raise UserError(f"{path} must have a label that nobody has looked at, got none among {len(given)} training samples")
+        num_settled = int((~is_open).sum())
         columns = {name: values[is_open] for name, values in columns.items()}
         given, weight, relative, score = given[is_open], weight[is_open], relative[is_open], score[is_open]
     identity = columns.get("identity")
@@ -126,6 +130,7 @@ def make_audit(record: Record) -> Audit:
         None if true is None else true[order],
         names,
         by_plan,
+        num_settled,
     )
 
 

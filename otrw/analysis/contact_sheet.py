@@ -226,8 +226,7 @@ articles.forEach((article, card) => {
     const button = event.target.closest('button');
     if (button) {
       const found = {right: sheet.cards[card][1], suggested: sheet.cards[card][2], wrong: -1}[button.dataset.do];
-      const isSaid = button.dataset.do === 'suggested' ? state[card] === found : article.dataset.verdict === button.dataset.do;
-      judge(card, isSaid ? null : found);
+      judge(card, state[card] === found ? null : found);
     }
     if (event.target.tagName !== 'SELECT' && event.target.tagName !== 'OPTION') article.focus({preventScroll: true});
   });

@@ -27,16 +27,19 @@ from otrw.analysis.audit import Audit, Found, as_columns, few_shot, found, headl
 from otrw.analysis.contact_sheet import Card, contact_sheet
 from otrw.analysis.formats import csv_cell
 from otrw.analysis.report.audit_page import audit_page
-from otrw.analysis.report.gallery import picture_source
+from otrw.analysis.report.gallery import THUMBNAIL_SIDE, picture_source
 from otrw.commands.invocation import command_line
 from otrw.config import DataConfig
 from otrw.config.data import OWN_SOURCES
 from otrw.config.variants import TITLES
+from otrw.data.verdicts import num_verdicts
 from otrw.errors import UserError, check
 from otrw.records import ledger
 from otrw.records.ledger import Record
 
 NUM_SHOWN = 12
+SIDE_TO_JUDGE = 320
+"""Pixels of a picture on the page to judge labels on."""
 SUSPICIOUS = 0.5
 """Share of labels said to be wrong, above which it is the net that is doubted."""
 FEWEST_WRONG, MANY_MORE = 5, 2.0
@@ -63,11 +66,23 @@ def main(arguments: Sequence[str]) -> None:
     source = (record.config.get("data") or {}).get("source", "digits")
     check(options.check is None or source in OWN_SOURCES, "--check", options.check, f"come with data of your own, not {source}")
     audit = make_audit(record)
+    check(
+        options.check is None or audit.by_plan,
+        "--check",
+        options.check,
+        f"come with a variant whose scores compare classes, not {record.path.name}",
+        "train --variants ot_pooled_meta",
+    )
     output = options.output or record.path
     page, table, columns = (output / f"audit.{suffix}" for suffix in ("html", "csv", "parquet"))
+    judged = num_verdicts(table) if table.is_file() else 0
+    if judged:
+        raise UserError(f"--output must not hold judged labels, got {table} with {judged}; move it, or choose another folder")
     members, meaning = few_shot(audit, record)
     known = {"all classes": found(audit), meaning: found(audit, members)}
     picture = _pictures(record) if not options.no_pictures else None
+    written = audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
+    sheet = None if options.check is None else _sheet(audit, record, not options.no_pictures, options.check)
     try:
         output.mkdir(parents=True, exist_ok=True)
         found_columns = as_columns(audit)
@@ -79,11 +94,9 @@ def main(arguments: Sequence[str]) -> None:
         writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else csv_cell(cell) for cell in row] for row in rows)
         ledger.write_text(table, buffer.getvalue())
         ledger.write_json(output / "audit.json", _summary(audit, known))
-        ledger.write_text(
-            page, audit_page(audit, record, picture, options.top, f"{table.name} and {columns.name} beside this page")
-        )
-        if options.check is not None:
-            ledger.write_text(output / "check.html", _sheet(audit, record, picture, options.check))
+        ledger.write_text(page, written)
+        if sheet is not None:
+            ledger.write_text(output / "check.html", sheet)
     except OSError as error:
         raise UserError(f"--output must be writable, got {str(output)!r} ({error.strerror})") from None
     print(f"{record.path}: {headline(audit)}")
@@ -102,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
             print(f"  {name}, {figures.num_wrong} of {figures.num_samples} wrong: {said} (%)")
     for line in _said_of_checked(audit, record):
         print(f"  {line}")
-    elsewhere = _not_listed(record)
+    elsewhere = _not_listed(audit, record)
     if elsewhere:
         print(f"  training samples alone; not listed: {elsewhere}")
     for path in (page, table, columns):
@@ -112,12 +125,15 @@ def main(arguments: Sequence[str]) -> None:
     if options.check is not None:
         earlier, name = _corrections(record)
         again = ["--config", str(record.path.parent / "config.yaml"), "--run.name", f"{record.path.parent.name}-corrected"]
+        if record.config["stage1"].get("checkpoint"):
+            again += ["--stage1.checkpoint", "null"]  # a net of other labels
         print(f"  open   {output / 'check.html'}\n         check the labels, and save the CSV")
         print(f"  then   {command_line('train', [*again, '--data.corrections', ','.join([*earlier, name])])}")
 
 
-def _sheet(audit: Audit, record: Record, picture: Callable[[int], str] | None, number: int) -> str:
+def _sheet(audit: Audit, record: Record, has_pictures: bool, number: int) -> str:
     """The page to judge the most suspicious labels on, those of a class together, the worst first."""
+    picture = _pictures(record, SIDE_TO_JUDGE) if has_pictures else None
     worst = np.arange(min(number, len(audit.given)))
     cards = [
         Card(
@@ -136,7 +152,8 @@ def _corrections(record: Record) -> tuple[list[str], str]:
     """Files of corrections that the run had, and what the next one is called."""
     earlier = DataConfig(source=record.config["data"]["source"], corrections=record.config["data"].get("corrections"))
     files = list(earlier.correction_files)
-    return files, f"corrections{len(files) + 1 if files else ''}.csv"
+    names = ["corrections.csv", *(f"corrections{number}.csv" for number in range(2, len(files) + 3))]
+    return files, next(name for name in names if name not in {Path(file).name for file in files})
 
 
 def _said_of_checked(audit: Audit, record: Record) -> list[str]:
@@ -146,19 +163,21 @@ def _said_of_checked(audit: Audit, record: Record) -> list[str]:
     if not number:
         return []
     line = f"{num_wrong} of the {number} checked samples had a wrong label ({100 * num_wrong / number:.0f} %)"
-    estimated = audit.estimated_num_wrong
-    if estimated is None or num_wrong < FEWEST_WRONG or num_wrong / number < MANY_MORE * estimated / len(audit.given):
+    estimated, corrected = audit.estimated_num_wrong, (record.result.get("data") or {}).get("corrected") or {}
+    if estimated is None or num_wrong < FEWEST_WRONG:
+        return [line]
+    share = (estimated + corrected.get("wrong", 0)) / (len(audit.given) + corrected.get("samples", 0))
+    if num_wrong / number < MANY_MORE * share:
         return [line]
     return [line, "far more than the list says: the net may know wrong labels by heart; trust the order alone, or train less"]
 
 
-def _not_listed(record: Record) -> str:
+def _not_listed(audit: Audit, record: Record) -> str:
     """What else the data have, for data of one's own."""
     sizes = (record.result.get("data") or {}).get("num_samples") or {}
     parts = {"trusted": sizes.get("meta"), "validation": sizes.get("validation"), "test": sizes.get("test")}
     listed = [f"{number} {part} samples" for part, number in parts.items() if number]
-    judged = (record.result.get("data") or {}).get("corrected") or {}
-    return ", ".join([*listed, *([f"the {judged['samples']} that were looked at before"] if judged.get("samples") else [])])
+    return ", ".join([*listed, *([f"{audit.num_settled} that were judged before"] if audit.num_settled else [])])
 
 
 def _summary(audit: Audit, known: Mapping[str, Found | None]) -> dict:
@@ -202,10 +221,10 @@ def _variant(run: Path) -> Path:
     return run / chosen[0]
 
 
-def _pictures(record: Record) -> Callable[[int], str] | None:
+def _pictures(record: Record, side: int = THUMBNAIL_SIDE) -> Callable[[int], str] | None:
     """Row in the data set -> data: URI; None, with a line, where the data set is not to be had or has no pictures."""
     try:
-        return picture_source(record)
+        return picture_source(record, side)
     except UserError as error:
         print(f"no pictures: {error}", file=sys.stderr)
         return None

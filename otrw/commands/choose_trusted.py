@@ -32,7 +32,7 @@ from otrw.data.pictures import has_pictures, picture, small_pictures
 from otrw.data.raw import RawData
 from otrw.data.sources import load_raw
 from otrw.data.split import own_split
-from otrw.data.tabular import separated_columns
+from otrw.data.verdicts import num_verdicts
 from otrw.errors import UserError, check
 
 NUM_PER_CLASS = 10
@@ -101,10 +101,9 @@ def _check_unused(table: Path) -> None:
     """Refuse to write over a table that somebody has filled in."""
     if not table.is_file():
         return
-    verdicts = separated_columns(table).get("verdict")  # as training reads it: a spreadsheet may have changed the separator
-    if verdicts is None:
+    number = num_verdicts(table)
+    if number is None:
         raise UserError(f"--output must not hold a table without verdicts, got {table}; choose another folder")
-    number = sum(bool(verdict and verdict.strip()) for verdict in verdicts)
     if number:
         raise UserError(f"--output must not hold checked labels, got {table} with {number}; choose another folder")
 

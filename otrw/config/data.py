@@ -1,6 +1,7 @@
 """Settings of the data: which images, how imbalanced, how wrong the labels, how augmented."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from otrw.errors import check
@@ -81,7 +82,7 @@ class DataConfig:
     it: they leave training and are the meta set."""
     corrections: str | None = None
     """CSV or Parquet files, separated by commas, of samples that somebody looked at after an audit, with the same columns, such
-    as a filled-in audit.csv: labels are corrected wherever the sample is, what is of no class leaves, none becomes trusted."""
+    as a filled-in audit.csv: labels are corrected wherever the sample is, what is of no class leaves, none changes its part."""
     memory_limit_gib: float = 2.0
     """Decoded images of up to this size together are kept in memory as uint8, in GiB; larger sets stay in their files."""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -187,6 +188,14 @@ class DataConfig:
         for key in ("trusted", "corrections"):
             value = getattr(self, key)
             check(value is None or self.is_own, f"data.{key}", value, "come with data.source folder, table or embeddings")
+        check(self.corrections is None or len(self.correction_files) > 0, "data.corrections", self.corrections, "name a file")
+        check(
+            self.corrections is None or self.label_noise == "none",
+            "data.label_noise",
+            self.label_noise,
+            "be 'none' with data.corrections",
+            "what was judged would be spoilt again",
+        )
         check(
             self.image_size is None or self.source != "embeddings",
             "data.image_size",
@@ -218,8 +227,10 @@ class DataConfig:
 
     @property
     def correction_files(self) -> tuple[str, ...]:
-        """The files of `corrections`."""
-        return tuple(name.strip() for name in (self.corrections or "").split(",") if name.strip())
+        """The files of `corrections`; the whole text where a file is called that."""
+        if self.corrections is None or Path(self.corrections).expanduser().is_file():
+            return () if self.corrections is None else (self.corrections,)
+        return tuple(name.strip() for name in self.corrections.split(",") if name.strip())
 
     @property
     def is_own(self) -> bool:

@@ -21,6 +21,7 @@ from otrw.data.policies import Policy
 from otrw.data.raw import RawData
 from otrw.data.sources import load_raw
 from otrw.data.split import own_split
+from otrw.data.verdicts import UNSEEN, corrected
 from otrw.data.view import ImageTransform, normalisation, view_of
 from otrw.errors import UserError
 from otrw.models.library_nets import NetInput
@@ -102,6 +103,8 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
     divided = own_split(config, raw, seed) if config.is_own else None
     assert raw.parts.test is not None
     split, copies = _without_copies(_split(config, raw, seed) if divided is None else divided.split, raw)
+    raw, split = corrected(raw, split)
+    assert raw.parts.test is not None
     to_label = np.arange(len(raw.class_names))
     class_names = raw.class_names
     if config.labels == "coarse":
@@ -162,7 +165,7 @@ def make_datasets(config: DataConfig, seed: int, device: torch.device, own: NetI
         crop_scale=augment.crop_scale,
         workers=default_workers() if config.workers is None else config.workers,
         identities=raw.identities,
-        is_settled=raw.is_settled,
+        is_settled=None if raw.settled is None else raw.settled != UNSEEN,
         knows_truth=divided is None or raw.true_labels is not None or config.label_noise != "none",
         meta_is_checked=divided is None or divided.meta_is_checked,
         notes=() if divided is None else tuple(note for note in (*raw.notes, *divided.notes, skipped_note(raw)) if note),

@@ -40,10 +40,10 @@ def load_own(config: DataConfig) -> RawData:
     if isinstance(raw.inputs, ImageFiles):
         raw = _with_pixels(raw, config)
     raw = with_test_set(raw, config.test_share)
-    if config.trusted is not None:
-        raw = with_trusted(raw, Path(config.trusted).expanduser())
     if config.correction_files:
         raw = with_corrections(raw, [Path(name).expanduser() for name in config.correction_files])
+    if config.trusted is not None:
+        raw = with_trusted(raw, Path(config.trusted).expanduser())
     hashes = file_hashes(raw.inputs) if isinstance(raw.inputs, ImageFiles) else image_hashes(raw.inputs)
     return raw._replace(hashes=hashes)
 

@@ -58,8 +58,9 @@ class RawData(NamedTuple):
     """What a user should know of how it was read, a line each."""
     checked: tuple[int, int] | None = None
     """How many samples somebody checked, and how many of their labels were wrong; None without a file of verdicts."""
-    is_settled: np.ndarray | None = None
-    """(N,) bool, whether somebody looked at the label after an audit; None without a file of corrections."""
+    settled: np.ndarray | None = None
+    """(N,) int64, the label that somebody found after an audit, -1 where nobody looked, -2 for no class; None without files of
+    corrections. `labels` are still the given ones: otrw/data/verdicts.py corrects them once parts are drawn."""
     corrected: tuple[int, int] | None = None
     """How many labels were looked at so, and how many of them were wrong; None without a file of corrections."""
     in_files_since: str = ""
@@ -108,9 +109,14 @@ def kept(raw: RawData, keep: np.ndarray, skipped: tuple[Skipped, ...] = ()) -> R
     parts = {part: new_row[old[keep[old]]] for part, old in rows_of_parts(raw).items()}
     labels = raw.labels[rows]
     truth = None if raw.true_labels is None else raw.true_labels[rows]
-    classes = np.unique(labels if truth is None else np.concatenate([labels, truth]))
+    found = [] if raw.settled is None else [raw.settled[rows][raw.settled[rows] >= 0]]
+    classes = np.unique(np.concatenate([labels, *([] if truth is None else [truth]), *found]))
     new_label = np.zeros(len(raw.class_names), dtype=np.int64)
     new_label[classes] = np.arange(len(classes))
+    settled = None
+    if raw.settled is not None:
+        settled = raw.settled[rows]
+        settled = np.where(settled >= 0, new_label[settled], settled)
     return raw._replace(
         inputs=raw.inputs[rows],
         labels=new_label[labels],
@@ -119,7 +125,7 @@ def kept(raw: RawData, keep: np.ndarray, skipped: tuple[Skipped, ...] = ()) -> R
         true_labels=None if truth is None else new_label[truth],
         hashes=None if raw.hashes is None else raw.hashes[rows],
         identities=None if raw.identities is None else tuple(raw.identities[row] for row in rows),
-        is_settled=None if raw.is_settled is None else raw.is_settled[rows],
+        settled=settled,
         skipped=(*raw.skipped, *skipped),
     )
 

@@ -26,8 +26,8 @@ independent of the features inside a class, and every further round takes more o
     C_nk = 1/2 (tau / 2 |W (x_n - mu_k)|^2) - 1/2 s log p_k(x_n) - g log c_k(x_n) - log T[k, y_n],
 
 c a probe in the same folds that is fitted to the given labels as they are, every sample counting the same: a logarithmic
-opinion pool (Genest and Zidek, Statistical Science 1986). Where wrong labels depend on the sample the crowd knows best which
-are wrong, but in rare classes most of what it says is wrong itself, which prototypes and probe outvote.
+opinion pool (Genest and Zidek, Statistical Science 1986). The crowd knows what few trusted samples do not, and most of what it
+says of rare classes may be wrong itself, so that it has the smallest say; analysis/LOG.md has what each is worth.
 
 A classifier and the transition matrix of its labels, alternately estimated: Bekker and Goldberger, ICASSP 2016; labels given
 by transport, alternately with the classifier that its cost comes from: Asano et al., arXiv 1911.05371.

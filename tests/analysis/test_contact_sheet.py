@@ -32,6 +32,15 @@ def test_the_page_is_whole_and_nothing_in_it_is_taken_for_markup():
     assert [given for _, given, _ in facts["cards"]] == sorted(given for _, given, _ in facts["cards"])
 
 
+def test_a_suggestion_is_a_button_and_a_key_where_there_is_one():
+    names = ("cat", "dog & co", "f\u00fcchse")
+    without, with_one = cards(number=3), [*cards(number=2), Card("c/1.png", 2, PIXEL, 1)]
+    texts = [contact_sheet(some, names, "Labels", "corrections.csv") for some in (without, with_one)]
+    assert [text.count('data-do="suggested"') for text in texts] == [0, 1]
+    assert "it is dog &amp; co</button>" in texts[1]
+    assert ["<kbd>s</kbd>" in text for text in texts] == [False, True]
+
+
 def test_other_samples_are_another_page_for_the_browsers_memory():
     keys = [re.search(r"otrw-trusted-\w+", page(number=n))[0] for n in (6, 9, 6)]
     assert keys[0] == keys[2] != keys[1]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_own import write_classes
 from PIL import Image
 
 from otrw.commands import audit, train
+from otrw.errors import UserError
 
 COLORS = {"ant": (200, 30, 30), "bee": (30, 200, 30), "cow": (30, 30, 200)}
 VARIANT = "ot_noise_aware_meta"
@@ -80,9 +82,13 @@ def test_what_is_judged_on_the_page_is_corrected_by_the_command_that_is_printed(
     capsys.readouterr()
     audit.main([str(again), "--check", "3"])
     shown = capsys.readouterr().out
-    assert "the 12 that were looked at before" in shown
+    assert "12 that were judged before" in shown
     assert "--data.corrections corrections.csv,corrections2.csv" in shown
     with (again / VARIANT / "audit.csv").open(encoding="utf-8", newline="") as file:
         left = {row["identity"] for row in csv.DictReader(file)}
-    assert left
-    assert not left & {row["identity"] for row in judged}
+    assert left == {row["identity"] for row in listed} - {row["identity"] for row in judged}
+    table = variant / "audit.csv"
+    table.write_bytes(Path(facts["file"]).read_bytes())
+    with pytest.raises(UserError, match=r"--output must not hold judged labels, got .*audit\.csv with 12; move it"):
+        audit.main([str(run)])
+    assert table.read_bytes() == Path(facts["file"]).read_bytes()

@@ -107,3 +107,11 @@ def test_a_meta_row_and_its_partner_differ_in_the_meta_loss_alone(config):
 def test_the_setting_itself_is_the_config_as_given(config):
     made = variant_config(config, "ot_labels_meta")
     assert replace(made, variants=config.variants) == config
+
+
+@pytest.mark.parametrize(
+    ("variant", "cost"), [("ot_noise_aware_meta", "prototypes"), ("ot_learned_meta", "probe"), ("ot_pooled_meta", "pool")]
+)
+def test_plans_differ_by_their_cost(config, variant, cost):
+    for name in (variant, variant.replace("_meta", "_labels_meta")):
+        assert (variant_config(config, name).ot.weights, variant_config(config, name).ot.plan_cost) == ("noise_aware", cost)

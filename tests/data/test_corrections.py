@@ -29,26 +29,30 @@ def labels_of(data, samples):
 
 
 def test_labels_are_corrected_in_every_part_and_no_sample_changes_its_part(root, tmp_path):
-    plain = datasets(root)
-    before = labels_of(plain, plain.train) | labels_of(plain, plain.meta)
-    rows = [
-        ("train/a/a0000.png", "b", "wrong"),
-        ("train/a/a0001.png", "", "wrong"),
-        ("train/b/b0000.png", "b", "right"),
-        ("train/c/c0000.png", "c", ""),
-        ("test/a/a0001.png", "c", "wrong"),
+    plain = datasets(root, num_validation_per_class=2)
+    parts = ("train", "meta", "validation", "test")
+    before = {part: labels_of(plain, getattr(plain, part)) for part in parts}
+    of_a = {part: sorted(name for name, label in before[part].items() if label == "a") for part in parts}
+    right = sorted(name for name, label in before["train"].items() if label == "b")[0]
+    rows = [(of_a[part][0], "b", "wrong") for part in parts]
+    rows += [
+        (of_a["train"][1], "", "wrong"),
+        (of_a["test"][1], "", "wrong"),
+        (right, "b", "right"),
+        (of_a["train"][2], "a", ""),
     ]
-    path = write_verdicts(tmp_path / "audit.csv", rows)
-    data = datasets(root, path)
-    after = labels_of(data, data.train) | labels_of(data, data.meta)
-    changed = {"train/a/a0000.png": "b"}
-    assert after == {name: changed.get(name, label) for name, label in before.items() if name != "train/a/a0001.png"}
-    assert labels_of(data, data.test) == labels_of(plain, plain.test) | {"test/a/a0001.png": "c"}
-    assert data.facts["corrected"] == {"samples": 4, "wrong": 3}
-    assert data.facts["skipped"] == {"found to be of no class": 1}
-    assert not data.meta_is_checked
+    data = datasets(root, write_verdicts(tmp_path / "audit.csv", rows), num_validation_per_class=2)
+    changed = {name: label for name, label, verdict in rows if verdict == "wrong"}
+    for part in parts:
+        expected = {name: changed.get(name, label) for name, label in before[part].items()}
+        assert labels_of(data, getattr(data, part)) == {name: label for name, label in expected.items() if label}
+    assert torch.equal(data.train.labels, data.train.true_labels)
+    assert data.given_sizes.sum() == len(data.train)
+    assert data.facts["corrected"] == {"samples": 7, "wrong": 6}
+    assert data.facts["skipped"] == {"found to be of no class": 2}
+    assert "7 labels were judged after an audit, 6 of them wrong, 2 in the test set" in " ".join(data.notes)
     settled = {data.identities[row] for row in np.flatnonzero(data.is_settled)}
-    assert settled == {"train/a/a0000.png", "train/b/b0000.png", "test/a/a0001.png"}
+    assert settled == {name for name, _, verdict in rows if verdict}
     assert data.facts["files_hash"] != plain.facts["files_hash"]
     assert data.split_hash != plain.split_hash  # a run on other labels is another run
 
@@ -64,13 +68,37 @@ def test_several_files_are_one_and_their_order_does_not_matter(root, tmp_path):
         datasets(root, first, first)
 
 
-def test_a_trusted_sample_may_be_confirmed_later_and_stays_trusted(root, tmp_path):
-    first, second = "train/a/a0002.png", "train/a/a0003.png"
-    trusted = write_verdicts(tmp_path / "trusted.csv", [(first, "b", "wrong"), (second, "", "right")])
-    later = write_verdicts(tmp_path / "audit.csv", [(first, "b", "right"), (second, "c", "wrong")])
-    data = datasets(root, later, trusted=str(trusted))
+def test_trusted_samples_and_corrections_are_judged_by_the_labels_as_given_and_must_agree(root, tmp_path):
+    first, second, third = (f"train/a/a000{n}.png" for n in (2, 3, 4))
+    verdicts = [(first, "b", "wrong"), (second, "", "right"), (third, "", "wrong")]
+    trusted = str(write_verdicts(tmp_path / "trusted.csv", verdicts))
+    data = datasets(root, write_verdicts(tmp_path / "same.csv", verdicts), trusted=trusted)
     found = labels_of(data, data.meta)
-    assert (found[first], found[second]) == ("b", "c")
+    assert (found[first], found[second]) == ("b", "a")
+    assert third not in data.identities
+    for other in ([(first, "c", "wrong")], [(second, "c", "wrong")], [(third, "a", "right")]):
+        with pytest.raises(UserError, match=r"data\.trusted: .* must have one verdict, but data\.corrections has another"):
+            datasets(root, write_verdicts(tmp_path / "other.csv", other), trusted=trusted)
+
+
+def test_a_class_may_not_lose_all_that_it_has(root, tmp_path):
+    of_c = [(f"train/c/c000{n}.png", "b", "wrong") for n in range(6)]
+    with pytest.raises(UserError, match=r"data\.corrections must leave every class a sample to train on, got none of 'c'"):
+        datasets(root, write_verdicts(tmp_path / "train.csv", of_c))
+    plain = datasets(root)
+    in_test = [(name, "", "wrong") for name in labels_of(plain, plain.test)]
+    with pytest.raises(UserError, match=r"data\.corrections must leave a sample to test on, got none"):
+        datasets(root, write_verdicts(tmp_path / "test.csv", in_test))
+
+
+def test_names_that_tables_take_for_formulas_come_back(tmp_path):
+    root = write_classes(tmp_path / "root", {"-1": 8, "=b": 8})
+    path = tmp_path / "audit.csv"
+    path.write_text("identity,label,verdict\n'-1/-10000.png,'=b,wrong\n'=b/=b0000.png,'=b,right\n")
+    data = datasets(root, path)
+    found = labels_of(data, data.train) | labels_of(data, data.meta) | labels_of(data, data.test)
+    assert found["-1/-10000.png"] == "=b"
+    assert data.facts["corrected"] == {"samples": 2, "wrong": 1}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +109,10 @@ def test_a_trusted_sample_may_be_confirmed_later_and_stays_trusted(root, tmp_pat
         ([("train/a/a0000.png", "a", "wrong")], r"data\.corrections: .* must be right, or wrong with another label"),
         ([("train/a/a0000.png", "a", "right")] * 2, r"data\.corrections: .* is checked twice"),
         ([("train/a/a0000.png", "a", "")], r"data\.corrections must hold checked samples"),
+        (
+            [("train/a/a0000.png", "b", ""), ("train/a/a0001.png", "a", "right")],
+            r"data\.corrections: 'train/a/a0000\.png' must have a verdict, got the label b without one",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_refused(root, tmp_path, rows, message):
@@ -93,3 +125,12 @@ def test_a_missing_file_is_refused_and_benchmarks_have_no_corrections(root, tmp_
         datasets(root, write_verdicts(tmp_path / "1.csv", [("train/a/a0000.png", "", "right")]), tmp_path / "2.csv")
     with pytest.raises(UserError, match=r"data\.corrections must come with data\.source folder"):
         DataConfig(source="digits", corrections="audit.csv")
+    with pytest.raises(UserError, match=r"data\.corrections must name a file, got ' , '"):
+        DataConfig(source="folder", corrections=" , ")
+    with pytest.raises(UserError, match=r"data\.label_noise must be 'none' with data\.corrections"):
+        DataConfig(source="folder", corrections="audit.csv", label_noise="symmetric", label_noise_rate=0.1)
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_file(root, tmp_path):
+    path = write_verdicts(tmp_path / "mine, and yours.csv", [("train/a/a0000.png", "", "right")])
+    assert datasets(root, path).facts["corrected"] == {"samples": 1, "wrong": 0}

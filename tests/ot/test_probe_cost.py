@@ -10,6 +10,7 @@ from otrw import distributed
 from otrw.ot import probe_cost
 from otrw.ot.noise_aware import noise_aware_plan, wrong_label_scores
 from otrw.ot.probe_cost import with_pooled_cost, with_probe_cost
+from otrw.ot.semi_dual import uniform_hash
 from otrw.training.metrics import auroc
 
 
@@ -87,17 +88,20 @@ def test_the_crowds_probe_is_the_plain_logistic_regression_of_given_labels():
         assert np.allclose(model.predict_proba(x[out].numpy()), log_c[out].exp().numpy(), atol=5e-3)
 
 
-def test_the_crowd_says_which_labels_are_wrong_where_that_depends_on_the_sample():
-    embeddings, _, right, trusted, trusted_labels = made([2000, 1000, 600, 300], spread=1.3, num_trusted=10)
-    generator = torch.Generator().manual_seed(3)
-    side = embeddings[:, 0] + 0.3 * torch.randn(len(right), generator=generator)
-    given = torch.where(side > side.quantile(0.8), (right + 1) % NUM_CLASSES, right)  # those on one side are mistaken
-    wrong = given != right
-    plan, learned = both(embeddings, given, trusted, trusted_labels)
+def test_the_crowd_has_as_much_of_a_say_as_its_share():
+    embeddings, given, _, trusted, trusted_labels = made([600, 300, 200, 100], TRANSITION, spread=1.0)
     index = torch.arange(len(given))
-    pooled = with_pooled_cost(plan, embeddings, given, trusted, trusted_labels, index)
-    found = [auroc(wrong_label_scores(one, given), wrong) for one in (plan, learned, pooled)]
-    assert found[2] > max(found[:2])
+    plan = noise_aware_plan(embeddings, given, trusted, trusted_labels, NUM_CLASSES)
+    x, reference = probe_cost._standardized(embeddings.double(), trusted.double(), lambda total: total)
+    folds = (probe_cost.NUM_FOLDS * uniform_hash(index)).long()
+    crowd = probe_cost._Probes(x, folds, reference, trusted_labels, NUM_CLASSES, lambda total: total).fit_crowd(given)
+    agreement = []
+    for share in (0.0, probe_cost.CROWD_SHARE, 1.0, 50.0):
+        pooled = with_pooled_cost(plan, embeddings, given, trusted, trusted_labels, index, crowd_share=share)
+        agreement.append(float((pooled.log_posterior.exp() * crowd.exp()).sum(1).mean()))
+    assert agreement == sorted(agreement)
+    assert agreement[1] > agreement[0] + 1e-3
+    assert float((pooled.log_posterior.argmax(1) == crowd.argmax(1)).float().mean()) > 0.9
 
 
 def test_the_pool_of_plain_witnesses_is_half_of_each():

@@ -27,11 +27,12 @@ def weighted(experiment: Experiment) -> dict[str, np.ndarray] | None:
     return read_columns(experiment.record.path / "weights.parquet")
 
 
-def picture_source(record: Record) -> Callable[[int], str] | None:
+def picture_source(record: Record, side: int = THUMBNAIL_SIDE) -> Callable[[int], str] | None:
     """From a row of the data set to a small picture of it as a data: URI; None where samples are embeddings.
 
     Args:
         record: of a variant; its settings say where the data set is.
+        side: of the picture, in pixels.
 
     Raises:
         UserError: where the data set is not there any more, or is another one.
@@ -49,7 +50,7 @@ def picture_source(record: Record) -> Callable[[int], str] | None:
     def of_row(row: int) -> str:
         if row >= len(raw.inputs):
             raise UserError(f"{record.path}: weights.parquet names image {row} of {len(raw.inputs)}; other data")
-        return thumbnail_uri(picture(raw.inputs, row), THUMBNAIL_SIDE)
+        return thumbnail_uri(picture(raw.inputs, row), side)
 
     return of_row
 
