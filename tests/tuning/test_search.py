@@ -289,6 +289,13 @@ def test_a_search_holds_out_images_unless_told_how_many(arguments, held_out, tmp
     assert plan.search["config"]["run"]["preset"] == ("cifar10_lt" if "cifar10_lt" in arguments else "digits_lt")
 
 
+def test_files_of_verdicts_are_found_from_a_trials_folder(tmp_path):
+    files = ["--data.source=folder", "--data.root=photos", "--data.trusted=checked.csv", "--data.corrections=a.csv, ~/b.csv"]
+    data = make_plan([f"--storage={tmp_path}", "--name=search", *files]).search["config"]["data"]
+    assert data["trusted"] == str(Path.cwd() / "checked.csv")
+    assert data["corrections"] == f"{Path.cwd() / 'a.csv'},~/b.csv"
+
+
 def bad_input():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
