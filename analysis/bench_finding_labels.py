@@ -8,7 +8,8 @@ No training of nets: CIFAR-10-LT 100 with wrong labels, seen by the committed Re
 somebody brings. Each method gets the same embeddings and, where it takes trusted images, the same ten a class:
 
 class_balanced     no method: every label is believed
-trusted_probe      a linear probe of the trusted images alone
+trusted_alone      a linear probe of the trusted images is the classifier
+trusted_probe      its probability of the given label is the weight
 out_of_fold        a probe of the other folds' labels, every class weighing the same
 cleanlab           its filter and its normalised margin, from out-of-fold probabilities
 self_confidence    the out-of-fold probability of the given label, cleanlab's other score (no filter, hence no error)
@@ -18,8 +19,8 @@ oracle             what no method can know
 
 Found: AUROC of wrong labels over all samples, within given classes, and in the three rarest. Of methods that say how probable
 each label is wrong also F1 of those above one half, and their sum over the number of wrong ones. Error: balanced, on the test
-set, of a logistic regression on samples with the method's weights, every class of the same mass, and trusted images of a tenth
-of it. The record goes to analysis/results/benchmarks/finding-labels-cpu.json.
+set, of a logistic regression on samples with the method's weights, every class of the same mass, and trusted images that weigh
+a tenth of all samples together, or as much as they. The record goes to analysis/results/benchmarks/finding-labels-cpu.json.
 """
 
 import argparse
@@ -49,7 +50,7 @@ from otrw.reweight import OTReweighter
 from otrw.training import checkpoints
 from otrw.training.competitors import Seen, check_installed, confidence_weights, judge
 from otrw.training.metrics import wrong_label_figures
-from otrw.training.probe import out_of_fold_opinions, standardized
+from otrw.training.probe import out_of_fold_opinions, standardized, trusted_opinions
 
 RESULTS = Path(__file__).resolve().parent / "results" / "benchmarks"
 NET = Path(__file__).resolve().parent / "checkpoints" / "cifar100_lt-if20-official-seed0.safetensors"
@@ -60,9 +61,9 @@ PLANS: dict[str, Literal["prototypes", "probe", "pool"]] = {
     "pooled": "pool",
 }
 JUDGES = ("trusted_probe", "out_of_fold", "cleanlab")
-METHODS = ("class_balanced", *JUDGES, "self_confidence", "ot", *PLANS, "oracle")
+METHODS = ("class_balanced", "trusted_alone", *JUDGES, "self_confidence", "ot", *PLANS, "oracle")
 FIGURES = {"all": "label_quality_auroc", "within": "label_quality_auroc_within", "tail": "label_quality_auroc_tail"}
-TRUSTED_SHARE = 0.1  # of the mass of all samples, that of the trusted images
+TRUSTED_SHARES = (0.1, 1.0)  # of the mass of all samples, that of the trusted images
 PENALTY = 1e-3  # of the logistic regression, beside a mean loss
 MOST_ITERATIONS = 200
 BATCH_SIZE = 500
@@ -181,16 +182,28 @@ def figures(said: Verdict, task: Task) -> dict[str, float]:
     return shown
 
 
-def error(weights: np.ndarray, task: Task) -> float:
+def error(weights: np.ndarray, trusted_share: float, task: Task) -> float:
     """Balanced test error in % of a logistic regression with these weights."""
-    seen, data = task.seen, task.data
+    seen = task.seen
     x = np.concatenate([seen.embeddings, seen.trusted_embeddings])
-    trusted = np.full(len(seen.trusted_labels), TRUSTED_SHARE * weights.sum() / len(seen.trusted_labels))
+    trusted = np.full(len(seen.trusted_labels), trusted_share * weights.sum() / len(seen.trusted_labels))
     mass = np.concatenate([weights, trusted])
     model = LogisticRegression(C=1 / (PENALTY * mass.sum()), max_iter=MOST_ITERATIONS)
     model.fit(standardized(x, seen.embeddings), np.concatenate([seen.labels, seen.trusted_labels]), sample_weight=mass)
-    said, labels = model.predict(standardized(task.test, seen.embeddings)), data.test.labels.numpy()
-    return 100 * float(np.mean([(said[labels == label] != label).mean() for label in range(data.num_classes)]))
+    return balanced_error(model.predict(standardized(task.test, seen.embeddings)), task)
+
+
+def error_of_trusted_alone(task: Task) -> float:
+    """Balanced test error in % of a probe of the trusted images, its penalty chosen on them."""
+    seen = task.seen
+    opinions = trusted_opinions(seen.trusted_embeddings, seen.trusted_labels, task.test, seen.num_classes)
+    return balanced_error(opinions.argmax(1), task)
+
+
+def balanced_error(said: np.ndarray, task: Task) -> float:
+    """In %, of what is said of the test set."""
+    labels = task.data.test.labels.numpy()
+    return 100 * float(np.mean([(said[labels == label] != label).mean() for label in range(task.data.num_classes)]))
 
 
 def measure(root: str, kind: str, rate: float, seed: int, embed: Embedder) -> dict:
@@ -199,27 +212,38 @@ def measure(root: str, kind: str, rate: float, seed: int, embed: Embedder) -> di
     task = make_task(config, embed)
     wrong = task.data.train.labels != task.data.train.true_labels
     entry: dict = {"kind": kind, "rate": rate, "seed": seed, "split_hash": task.data.split_hash}
-    entry |= {"wrong": float(wrong.float().mean()), "found": {}, "error": {}}
+    entry |= {"wrong": float(wrong.float().mean()), "found": {"trusted_alone": {}}}
+    alone = round(error_of_trusted_alone(task), 3)
+    errors: dict[str, dict[str, float]] = {f"{share:g}": {"trusted_alone": alone} for share in TRUSTED_SHARES}
     for method in METHODS:
+        if method == "trusted_alone":
+            continue
         said = verdict(method, task, config)
         entry["found"][method] = {name: round(value, 2) for name, value in figures(said, task).items()}
         if said.weights is not None:
-            entry["error"][method] = round(error(said.weights, task), 3)
-    return entry
+            for share in TRUSTED_SHARES:
+                errors[f"{share:g}"][method] = round(error(said.weights, share, task), 3)
+    return entry | {"error": errors}
 
 
 def show(entries: Sequence[dict], console: Console) -> None:
-    """A table a kind and rate: means over seeds, and pooled against each method, paired by seed."""
+    """A table a kind and rate: means over seeds, and pooled with the smaller share against each method at its better one,
+    paired by seed."""
     for kind, rate in dict.fromkeys((entry["kind"], entry["rate"]) for entry in entries):
         chosen = [entry for entry in entries if (entry["kind"], entry["rate"]) == (kind, rate)]
         share = 100 * np.mean([entry["wrong"] for entry in chosen])
         table = Table(title=f"{kind}, {share:.0f} % wrong, {len(chosen)} seeds: AUROC and test error in %")
-        for head in ("method", *FIGURES, "F1", "sum", "error", "pooled's error is less by"):
+        shares = [f"{share:g}" for share in TRUSTED_SHARES]
+        heads = ("method", *FIGURES, "F1", "sum", *(f"error, {share}" for share in shares), "pooled's is less by")
+        for head in heads:
             table.add_column(head, justify="left" if head == "method" else "right")
+        pooled = {entry["seed"]: entry["error"][shares[0]]["pooled"] for entry in chosen}
         for method in METHODS:
             cells = [_mean([entry["found"][method].get(name) for entry in chosen]) for name in (*FIGURES, "F1", "sum")]
-            own, pooled = ({e["seed"]: e["error"].get(name) for e in chosen} for name in (method, "pooled"))
-            table.add_row(method, *cells, _mean(list(own.values())), _gain(own, pooled) if method != "pooled" else "")
+            sides = [{e["seed"]: e["error"][share].get(method) for e in chosen} for share in shares]
+            means = [_mean(list(side.values())) for side in sides]
+            better = min(sides, key=lambda side: sum(value or 0 for value in side.values()))
+            table.add_row(method, *cells, *means, _gain(better, pooled) if method != "pooled" else "")
         console.print(table)
 
 
@@ -256,7 +280,7 @@ def main(arguments: Sequence[str]) -> None:
         for kind in options.kinds:
             for rate in options.rates:
                 entries.append(measure(options.root, kind, rate, seed, embed))
-                facts = {"net": NET.name, "trusted_share": TRUSTED_SHARE, "penalty": PENALTY}
+                facts = {"net": NET.name, "trusted_shares": TRUSTED_SHARES, "penalty": PENALTY}
                 record = {"benchmark": "finding-labels", "environment": ledger.environment(), **facts, "entries": entries}
                 ledger.write_json(path, record)
                 console.print(f"{kind} {rate:g}, seed {seed}: done", highlight=False)
