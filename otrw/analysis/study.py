@@ -24,6 +24,8 @@ class Value(NamedTuple):
     against: Difference | None
     """This method minus the reference, over the seeds that both have on the same samples; None for the reference."""
     is_best: bool = False
+    has_all_seeds: bool = True
+    """Whether no other method has more seeds under the condition: means over fewer are of other nets."""
 
 
 class StudyTable(NamedTuple):
@@ -122,10 +124,18 @@ def _table(
     cells = tuple(cell for cell in study.cells if any(cell.name in row for row in rows.values()))
     best = max if place.startswith(QUALITY) else min
     for cell in cells:
-        competing = [row[cell.name].mean for name, row in rows.items() if cell.name in row and not name.startswith("oracle")]
-        for name, row in rows.items():
-            if cell.name in row and competing and row[cell.name].mean == best(competing) and not name.startswith("oracle"):
-                row[cell.name] = row[cell.name]._replace(is_best=True)
+        most = max(row[cell.name].num_seeds for row in rows.values() if cell.name in row)
+        for row in rows.values():
+            if cell.name in row:
+                row[cell.name] = row[cell.name]._replace(has_all_seeds=row[cell.name].num_seeds == most)
+        competing = {
+            name: row[cell.name].mean
+            for name, row in rows.items()
+            if cell.name in row and row[cell.name].has_all_seeds and not name.startswith("oracle")
+        }
+        for name, mean in competing.items():
+            if mean == best(competing.values()):
+                rows[name][cell.name] = rows[name][cell.name]._replace(is_best=True)
     return [StudyTable(study, dataset, metric, cells, reference, rows, tuple(notes))]
 
 
@@ -226,6 +236,8 @@ def _cell(value: Value | None) -> str:
     if value is None:
         return "-"
     text = f"{value.mean:.1f}" + ("" if value.std is None else f" ({value.std:.1f})")
+    if not value.has_all_seeds:
+        text += f", {value.num_seeds} seed{'s' if value.num_seeds > 1 else ''}"  # a mean over others than its neighbours'
     return f"**{text}**" if value.is_best else text
 
 

@@ -97,6 +97,16 @@ def test_runs_on_other_samples_are_not_paired(records):
     assert table.rows["class_balanced_meta"]["clean"].against.num_pairs == 2
 
 
+def test_a_mean_over_fewer_seeds_says_so_and_is_not_the_best(records):
+    write_records(records, "symmetric40", "ot_pooled_meta", 1.0, 0)
+    tables = tables_of(records)
+    value = tables[0].rows["ot_pooled_meta"]["symmetric40"]
+    assert (value.mean, value.is_best, value.has_all_seeds) == (1.0, False, False)
+    text = study_text(tables)
+    assert "| 1.0, 1 seed |" in text
+    assert "**8.3 (1.5)**" in text
+
+
 def test_of_wrong_labels_found_the_largest_share_is_the_best_and_only_who_judges_labels_is_there(records):
     for seed in range(3):
         for variant, share in (("cleanlab_meta", 90.0), ("ot_meta", 80.0 + seed)):
