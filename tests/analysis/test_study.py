@@ -103,7 +103,7 @@ def test_a_mean_over_fewer_seeds_says_so_and_is_not_the_best(records):
     value = tables[0].rows["ot_pooled_meta"]["symmetric40"]
     assert (value.mean, value.is_best, value.has_all_seeds) == (1.0, False, False)
     text = study_text(tables)
-    assert "| 1.0, 1 seed |" in text
+    assert " 1.0, 1 seed |" in text
     assert "**8.3 (1.5)**" in text
 
 
