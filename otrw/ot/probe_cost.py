@@ -21,7 +21,7 @@ from the plan and the plan from them, as there. Folds keep the probe from readin
 Few rounds, on purpose. Where wrong labels depend on the sample and not on its class alone, the given labels are not
 independent of the features inside a class, and every further round takes more of the wrong ones for right.
 
-`with_pooled_cost` asks three witnesses, the trusted samples by their prototypes, the probe, and the crowd of all given labels,
+Pooled, three witnesses are asked, the trusted samples by their prototypes, the probe, and the crowd of all given labels,
 
     C_nk = 1/2 (tau / 2 |W (x_n - mu_k)|^2) - 1/2 s log p_k(x_n) - g log c_k(x_n) - log T[k, y_n],
 
@@ -75,11 +75,13 @@ def with_probe_cost(
     trusted_labels: Tensor,
     sample_index: Tensor,
     *,
+    pooled: bool = False,
     num_rounds: int = NUM_ROUNDS,
     transition_prior: float = TRANSITION_PRIOR,
+    crowd_share: float = CROWD_SHARE,
     sum_samples: SumSamples = whole,
 ) -> NoiseAwarePlan:
-    """The plan that the given one leads to when its cost is learned; formulas at the head of this file.
+    """The plan that the given one leads to when its cost is learned, or pooled; formulas at the head of this file.
 
     Prototypes and metric stay those of the given plan. A step of a probe is one exchange of F C (D + 1) + 1 numbers, F folds.
 
@@ -90,88 +92,33 @@ def with_probe_cost(
         trusted: (M, D), replicated.
         trusted_labels: (M,) class indices.
         sample_index: (n,) index of each sample over all processes: its fold follows from it.
+        pooled: whether the learned cost is pooled with the prototypes and the crowd, and pi and T found again with that.
         num_rounds: of probe and plan, >= 1.
         transition_prior: beta, > 0.
+        crowd_share: g of the pool, >= 0.
         sum_samples: all-reduce of a sum over samples.
 
     Raises:
         ValueError: a parameter is out of range.
     """
-    probes = _probes(plan, embeddings, trusted, trusted_labels, sample_index, num_rounds, transition_prior, sum_samples)
-    return _alternated(plan, probes, labels, num_rounds, transition_prior, sum_samples)[0]
-
-
-def with_pooled_cost(
-    plan: NoiseAwarePlan,
-    embeddings: Tensor,
-    labels: Tensor,
-    trusted: Tensor,
-    trusted_labels: Tensor,
-    sample_index: Tensor,
-    *,
-    num_rounds: int = NUM_ROUNDS,
-    transition_prior: float = TRANSITION_PRIOR,
-    crowd_share: float = CROWD_SHARE,
-    sum_samples: SumSamples = whole,
-) -> NoiseAwarePlan:
-    """The plan of the pool of three costs at the head of this file, pi and T found again with it.
-
-    Args:
-        plan: of `noise_aware_plan`.
-        embeddings: as for `with_probe_cost`, like all that follow.
-        labels: (n,).
-        trusted: (M, D).
-        trusted_labels: (M,).
-        sample_index: (n,).
-        num_rounds: of probe and plan, before the pool.
-        transition_prior: beta, > 0.
-        crowd_share: g, >= 0.
-        sum_samples: all-reduce of a sum over samples.
-
-    Raises:
-        ValueError: a parameter is out of range.
-    """
-    if not crowd_share >= 0:
-        raise ValueError(f"crowd_share must be >= 0, got {crowd_share}")
-    probes = _probes(plan, embeddings, trusted, trusted_labels, sample_index, num_rounds, transition_prior, sum_samples)
-    learned, log_p = _alternated(plan, probes, labels, num_rounds, transition_prior, sum_samples)
-    cost = prototype_cost(plan, embeddings) / 2 - (log_p / 2 + crowd_share * probes.fit_crowd(labels)).to(
-        plan.log_posterior.dtype
-    )
-    return _estimated(learned, cost, labels, transition_prior, sum_samples)
-
-
-def _probes(
-    plan: NoiseAwarePlan,
-    embeddings: Tensor,
-    trusted: Tensor,
-    trusted_labels: Tensor,
-    sample_index: Tensor,
-    num_rounds: int,
-    transition_prior: float,
-    sum_samples: SumSamples,
-) -> "_Probes":
-    if num_rounds < 1 or not transition_prior > 0:
-        raise ValueError(f"num_rounds must be >= 1 and transition_prior > 0, got {num_rounds} and {transition_prior}")
+    if num_rounds < 1 or not transition_prior > 0 or not crowd_share >= 0:
+        raise ValueError(
+            "num_rounds must be >= 1, transition_prior > 0 and crowd_share >= 0, got "
+            f"{num_rounds}, {transition_prior} and {crowd_share}"
+        )
     x, reference = _standardized(embeddings.double(), trusted.double(), sum_samples)
     folds = (NUM_FOLDS * uniform_hash(sample_index)).long()
-    return _Probes(x, folds, reference, trusted_labels, len(plan.class_share), sum_samples)
-
-
-def _alternated(
-    plan: NoiseAwarePlan,
-    probes: "_Probes",
-    labels: Tensor,
-    num_rounds: int,
-    transition_prior: float,
-    sum_samples: SumSamples,
-) -> tuple[NoiseAwarePlan, Tensor]:
-    """Probe and plan in turn; the plan, and s log p_k(x_n) (n, C) of the last probe."""
+    probes = _Probes(x, folds, reference, trusted_labels, len(plan.class_share), sum_samples)
+    learned = plan
     for _ in range(num_rounds):
-        log_p, sharpness = probes.fit(plan.log_posterior.double().exp())
+        log_p, sharpness = probes.fit(learned.log_posterior.double().exp())
         log_p = sharpness * log_p
-        plan = _estimated(plan, -log_p.to(plan.log_posterior.dtype), labels, transition_prior, sum_samples)
-    return plan, log_p
+        learned = _estimated(learned, -log_p.to(plan.log_posterior.dtype), labels, transition_prior, sum_samples)
+    if not pooled:
+        return learned
+    said = log_p / 2 + crowd_share * probes.fit_crowd(labels)
+    cost = prototype_cost(plan, embeddings) / 2 - said.to(plan.log_posterior.dtype)
+    return _estimated(learned, cost, labels, transition_prior, sum_samples)
 
 
 def _estimated(

@@ -8,7 +8,7 @@ from torch import Tensor
 from otrw.config import OTConfig
 from otrw.ot.cost import label_vectors
 from otrw.ot.noise_aware import label_mass, noise_aware_plan
-from otrw.ot.probe_cost import with_pooled_cost, with_probe_cost
+from otrw.ot.probe_cost import with_probe_cost
 from otrw.ot.sinkhorn import SinkhornResult
 from otrw.ot.weights import product_weights
 from otrw.reweight.problem import Reference, SampleAxis
@@ -54,8 +54,9 @@ def solve_noise_aware(
         sum_samples=axis.sum,
     )
     if config.plan_cost != "prototypes":
-        change_cost = with_pooled_cost if config.plan_cost == "pool" else with_probe_cost
-        plan = change_cost(plan, embeddings, labels, atoms.embeddings, atoms.labels, sample_index, sum_samples=axis.sum)
+        trusted = (atoms.embeddings, atoms.labels)
+        pooled = config.plan_cost == "pool"
+        plan = with_probe_cost(plan, embeddings, labels, *trusted, sample_index, pooled=pooled, sum_samples=axis.sum)
     mass = label_mass(
         plan, labels, config.label_transport, smoothing=config.smoothing_samples, logsumexp_samples=axis.logsumexp
     )

@@ -9,7 +9,7 @@ from test_noise_aware import NUM_CLASSES, TRANSITION, made
 from otrw import distributed
 from otrw.ot import probe_cost
 from otrw.ot.noise_aware import noise_aware_plan, wrong_label_scores
-from otrw.ot.probe_cost import with_pooled_cost, with_probe_cost
+from otrw.ot.probe_cost import with_probe_cost
 from otrw.ot.semi_dual import uniform_hash
 from otrw.training.metrics import auroc
 
@@ -97,7 +97,7 @@ def test_the_crowd_has_as_much_of_a_say_as_its_share():
     crowd = probe_cost._Probes(x, folds, reference, trusted_labels, NUM_CLASSES, lambda total: total).fit_crowd(given)
     agreement = []
     for share in (0.0, probe_cost.CROWD_SHARE, 1.0, 50.0):
-        pooled = with_pooled_cost(plan, embeddings, given, trusted, trusted_labels, index, crowd_share=share)
+        pooled = with_probe_cost(plan, embeddings, given, trusted, trusted_labels, index, pooled=True, crowd_share=share)
         agreement.append(float((pooled.log_posterior.exp() * crowd.exp()).sum(1).mean()))
     assert agreement == sorted(agreement)
     assert agreement[1] > agreement[0] + 1e-3
@@ -109,7 +109,7 @@ def test_the_pool_of_plain_witnesses_is_half_of_each():
     embeddings, given, _, *trusted = data
     plan, learned = both(embeddings, given, *trusted)
     index = torch.arange(len(given))
-    pooled = with_pooled_cost(plan, embeddings, given, *trusted, index, crowd_share=0.0)
+    pooled = with_probe_cost(plan, embeddings, given, *trusted, index, pooled=True, crowd_share=0.0)
 
     def cost(one):  # but for a number of each sample's own
         prior = one.class_share.log()[:, None] + one.transition.log()
@@ -117,8 +117,6 @@ def test_the_pool_of_plain_witnesses_is_half_of_each():
 
     expected = ((cost(plan) + cost(learned)) / 2).log_softmax(1)
     assert torch.allclose(cost(pooled).exp(), expected.exp(), atol=1e-5)
-    with pytest.raises(ValueError, match="crowd_share must be >= 0, got -1"):
-        with_pooled_cost(plan, embeddings, given, *trusted, index, crowd_share=-1.0)
 
 
 def test_a_sample_has_no_say_in_its_own_cost():
@@ -172,28 +170,28 @@ def test_blocks_change_nothing(monkeypatch):
     assert torch.allclose(whole.log_posterior.exp(), blocks.log_posterior.exp(), atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"num_rounds": 0}, {"transition_prior": 0.0}])
+@pytest.mark.parametrize("settings", [{"num_rounds": 0}, {"transition_prior": 0.0}, {"crowd_share": -1.0}])
 def test_parameters_out_of_range_are_refused(settings):
     embeddings, given, _, *trusted = made([20, 10, 5, 5], spread=0.5)
     plan = noise_aware_plan(embeddings, given, *trusted, NUM_CLASSES)
-    with pytest.raises(ValueError, match="num_rounds must be >= 1 and transition_prior > 0"):
+    with pytest.raises(ValueError, match="num_rounds must be >= 1, transition_prior > 0 and crowd_share >= 0"):
         with_probe_cost(plan, embeddings, given, *trusted, torch.arange(len(given)), **settings)
 
 
-def sharded(with_cost):
+def sharded(pooled):
     """Plans of every process's share, as tables of the whole."""
     embeddings, given, _, *trusted = made([300, 100, 40, 9], TRANSITION, spread=0.5)
     mine = torch.arange(distributed.rank(), len(given), distributed.world_size())
     sums = distributed.all_reduce_sum
     plan = noise_aware_plan(embeddings[mine], given[mine], *trusted, NUM_CLASSES, sum_samples=sums)
-    plan = with_cost(plan, embeddings[mine], given[mine], *trusted, mine, sum_samples=sums)
+    plan = with_probe_cost(plan, embeddings[mine], given[mine], *trusted, mine, pooled=pooled, sum_samples=sums)
     return distributed.gather_by_index(mine, plan.log_posterior.exp(), len(given)), plan.transition
 
 
-@pytest.mark.parametrize("with_cost", [with_probe_cost, with_pooled_cost])
+@pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_any_number_of_processes_finds_the_same_plan(world_size, with_cost):
-    whole = sharded(with_cost)
-    for result in run_distributed(sharded, world_size, with_cost):
+def test_any_number_of_processes_finds_the_same_plan(world_size, pooled):
+    whole = sharded(pooled)
+    for result in run_distributed(sharded, world_size, pooled):
         for got, expected in zip(result, whole, strict=True):
             assert torch.allclose(got.double(), expected.double(), atol=2e-5)
