@@ -30,6 +30,8 @@ class Cell(NamedTuple):
     """Where on that line; None: a place of its own."""
     panels: tuple[str, ...] = ()
     """More panels to which it belongs: data without wrong labels begin every line of noise."""
+    datasets: tuple[str, ...] = ()
+    """The data sets that have it; none: all of the study's."""
 
     @property
     def title(self) -> str:
@@ -57,7 +59,7 @@ class Study(NamedTuple):
     reference: str = ""
     """Variant that the others are held against in its tables; empty takes the usual OT variant."""
     asks_for: str = ""
-    """A setting that the caller must give."""
+    """A setting that the caller must give; a cell's own value of it is what is put behind the caller's."""
 
     @property
     def folder(self) -> str:
@@ -105,6 +107,14 @@ QUALITY = {
 
 HEAD = {"stage2.trainable": "classifier", "stage2.rounds": 1}
 """The classifier re-trained on embeddings of a stage 1 that learned from the wrong labels: what CPU time allows."""
+
+HUMAN = (
+    ("worse_label", "a wrong label of three people where there is one", "cifar10"),
+    ("random_label1", "one person's labels", "cifar10"),
+    ("aggre_label", "the majority of three people", "cifar10"),
+    ("noisy_label", "one person's labels", "cifar100"),
+)
+"""CIFAR-N's arrays: (name, in words, data set)."""
 
 NOISE_TAIL = Study(
     "noise_tail",
@@ -237,9 +247,21 @@ STUDIES: dict[str, Study] = {
             "Labels that people gave (CIFAR-10N and CIFAR-100N, arXiv 2110.12088)",
             "",
             ("cifar10", "cifar100"),
-            (Cell("human", {}),),
+            tuple(
+                Cell(
+                    f"{name}-{f:g}",
+                    {"data.labels_file": f":{name}", "stage2.meta_loss_factor": f},
+                    f"{title}, weight of the trusted images",
+                    f,
+                    datasets=(dataset,),
+                )
+                for name, title, dataset in HUMAN
+                for f in (0.1, 1.0)
+            ),
             EVERYONE,
             HEAD | {"ot.label_transport": 0.5},
+            {"test error in %": "test.error"} | QUALITY,
+            reference="ot_pooled_labels_meta",
             asks_for="data.labels_file",
         ),
     )
@@ -263,28 +285,56 @@ def study_jobs(
         UserError: for settings that cannot be, or one that the study asks for and does not get.
     """
     given = {piece.split("=")[0].removeprefix("--") for piece in overrides if piece.startswith("--")}
-    if study.asks_for and study.asks_for not in given:
-        raise UserError(f"--{study.asks_for} must be given for {study.name}: it is what the study is about")
-    for path in sorted(given & {path for cell in study.cells for path in cell.settings}):
+    asked, overrides = _asked_for(study, overrides)
+    for path in sorted((given - {study.asks_for}) & {path for cell in study.cells for path in cell.settings}):
         raise UserError(f"--{path} must not be given for {study.name}, whose conditions differ by it; choose some with --cells")
     known = [cell.name for cell in study.cells]
     for name in cells:
         check(name in known, "--cells", name, f"be one of {', '.join(known)}")
+    if not any(cells_of(study, dataset, cells) for dataset in datasets):
+        raise UserError(f"--cells must be conditions of {', '.join(datasets)}, got {', '.join(cells)}; see --datasets")
     jobs = []
     for seed in seeds:
         for dataset in datasets:
-            for cell in [cell for cell in study.cells if not cells or cell.name in cells]:
+            for cell in cells_of(study, dataset, cells):
                 name = f"{dataset}_lt-if{FACTORS[dataset]:g}-{cell.name}-seed{seed}"
                 has_own = "variants" in given
-                arguments = [*cell_arguments(study, cell), *([] if has_own else _variants(study, cell)), *overrides]
+                arguments = [*cell_arguments(study, cell, asked), *([] if has_own else _variants(study, cell)), *overrides]
                 job = make_job(KNOWN_DATA[dataset].preset, dataset, FACTORS[dataset], seed, arguments, name)
                 jobs.append(job._replace(name=f"{name}-{'-'.join(job.config.variants)}"[:MOST_NAME]) if has_own else job)
     return jobs
 
 
-def cell_arguments(study: Study, cell: Cell) -> list[str]:
-    """The settings of a cell as a command line."""
-    return [f"--{path}={value}" for path, value in (*study.settings.items(), *cell.settings.items())]
+def cells_of(study: Study, dataset: str, names: Sequence[str] = ()) -> list[Cell]:
+    """The conditions that a data set has; of those named, where any are."""
+    own = [cell for cell in study.cells if not cell.datasets or dataset in cell.datasets]
+    return [cell for cell in own if not names or cell.name in names]
+
+
+def cell_arguments(study: Study, cell: Cell, asked: str = "") -> list[str]:
+    """The settings of a cell as a command line, behind what the study asked for."""
+    settings = (*study.settings.items(), *cell.settings.items())
+    return [f"--{path}={asked if path == study.asks_for else ''}{value}" for path, value in settings]
+
+
+def _asked_for(study: Study, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """The value that the study asks for, and the other overrides."""
+    if not study.asks_for:
+        return "", list(overrides)
+    option, asked, others = f"--{study.asks_for}", "", []
+    pieces = iter(overrides)
+    for piece in pieces:
+        if piece == option:
+            asked = next(pieces, "")
+        elif piece.startswith(f"{option}="):
+            asked = piece.removeprefix(f"{option}=")
+        else:
+            others.append(piece)
+    if not asked:
+        raise UserError(f"{option} must be given for {study.name}: it is what the study is about")
+    ends = tuple(str(cell.settings[study.asks_for]) for cell in study.cells)
+    check(not asked.endswith(ends), option, asked, "stand without what the conditions put behind it; choose with --cells")
+    return asked, others
 
 
 def _variants(study: Study, cell: Cell) -> list[str]:
@@ -309,9 +359,13 @@ def cell_of(study: Study, config: Mapping) -> Cell | None:
     preset |= {"data.label_noise": "none", "data.label_noise_rate": 0.0}
     for cell in study.cells:
         wanted = preset | dict(study.settings) | dict(cell.settings)
-        if all(settings[path] == wanted[path] for path in paths):
+        if all(_agrees(study, path, settings[path], wanted[path]) for path in paths):
             return cell
     return None
+
+
+def _agrees(study: Study, path: str, value: object, wanted: object) -> bool:
+    return str(value).endswith(str(wanted)) if path == study.asks_for else value == wanted
 
 
 LEFT_TO_VARIANTS = {"ot.label_transport", "stage2.rounds", "stage2.refresh_every_epochs", "stage2.epochs"}

@@ -46,6 +46,25 @@ def test_the_config_of_every_job_and_variant_is_of_the_condition_it_was_made_for
         assert job.config.data.imbalance_factor == FACTORS[job.config.data.source]
 
 
+HUMAN = ["--data.labels_file", "CIFAR_human.npz"]
+
+
+def test_labels_that_people_gave_are_an_array_a_condition_of_one_file():
+    study = STUDIES["human_errors"]
+    jobs = study_jobs(study, ["cifar10", "cifar100"], [3], overrides=HUMAN)
+    assert len(jobs) == len(study.cells)
+    assert len({job.hashes["stage1"] for job in jobs}) == len(jobs) / 2  # two weights of the trusted images share one
+    for job in jobs:
+        (cell,) = [cell for cell in study.cells if job.name.endswith(f"-{cell.name}-seed3")]
+        assert job.config.data.source in cell.datasets
+        assert job.config.data.labels_file == f"CIFAR_human.npz{cell.settings['data.labels_file']}"
+        for variant in set(job.hashes) - {"stage1"}:
+            assert cell_of(study, to_dict(variant_config(job.config, variant))) == cell
+    config = to_dict(jobs[0].config)
+    config["data"]["labels_file"] = None
+    assert cell_of(study, config) is None
+
+
 @pytest.mark.parametrize("name", ["few_trusted", "imperfect_trusted"])
 def test_conditions_that_differ_in_the_trusted_set_alone_share_stage_1(name):
     jobs = study_jobs(STUDIES[name], ["digits"], [0])
@@ -77,6 +96,10 @@ def test_bad_conditions_and_settings_that_are_missing_are_refused():
         study_jobs(STUDIES["noise_tail"], ["digits"], [0], ["cleen"])
     with pytest.raises(UserError, match=r"^--data\.labels_file must be given for human_errors"):
         study_jobs(STUDIES["human_errors"], ["cifar10"], [0])
+    with pytest.raises(UserError, match=r"^--data\.labels_file must stand without .*--cells, got 'a.npz:worse_label'"):
+        study_jobs(STUDIES["human_errors"], ["cifar10"], [0], [], ["--data.labels_file=a.npz:worse_label"])
+    with pytest.raises(UserError, match=r"^--cells must be conditions of cifar100, got worse_label-1"):
+        study_jobs(STUDIES["human_errors"], ["cifar100"], [0], ["worse_label-1"], HUMAN)
 
 
 def test_a_folder_that_was_begun_with_other_settings_is_not_gone_on_with(tmp_path):
