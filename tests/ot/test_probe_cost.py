@@ -133,8 +133,7 @@ def test_a_sample_has_no_say_in_its_own_cost():
     first, second = fitted(target), fitted(changed)
     # probes of all folds share a line search, so that theirs differ by what is left of it
     difference = (first.exp() - second.exp()).abs().amax(1)
-    assert float(difference[folds == folds[7]].max()) < 0.05
-    assert float(difference[folds != folds[7]].max()) > 0.2
+    assert float(difference[folds != folds[7]].max()) > 10 * float(difference[folds == folds[7]].max()) > 0
 
 
 def test_classes_without_trusted_samples_or_without_any_are_survived():
