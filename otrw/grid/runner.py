@@ -50,7 +50,8 @@ class Grid:
         """Train what is not done, until the deadline (of time.monotonic); returns the jobs that failed."""
         self.directory.mkdir(parents=True, exist_ok=True)
         states = job_states(self.jobs, self.directory)
-        self.waiting = [job for job in self.jobs if not is_done(states[job.name])]
+        waiting = [job for job in self.jobs if not is_done(states[job.name])]
+        self.waiting = sorted(waiting, key=lambda job: not self._has_begun(job))  # others may wait for its stage 1
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -81,6 +82,9 @@ class Grid:
                 self._stop()
         states = job_states(self.jobs, self.directory)
         return [job for job in self.failed if not is_done(states[job.name])]  # another grid may have trained it since
+
+    def _has_begun(self, job: Job) -> bool:
+        return (self.directory / job.name / "config.yaml").is_file()
 
     def _start_what_can(self) -> None:
         for job in list(self.waiting):
@@ -123,7 +127,7 @@ class Grid:
     def _start(self, job: Job, stage1: Path | None, claims: ExitStack) -> None:
         folder = self.directory / job.name
         slot = min(set(range(self.num_slots)) - {other.slot for other in self.running})
-        if (folder / "config.yaml").is_file():
+        if self._has_begun(job):
             arguments = ["--run.resume", str(folder)]
         else:
             with suppress(OSError):  # left by a process that ended before it wrote anything; if not empty, the run says so
