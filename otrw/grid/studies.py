@@ -108,13 +108,22 @@ QUALITY = {
 HEAD = {"stage2.trainable": "classifier", "stage2.rounds": 1}
 """The classifier re-trained on embeddings of a stage 1 that learned from the wrong labels: what CPU time allows."""
 
+FINE_TUNED = {
+    "stage2.trainable": "all",
+    "stage2.epochs": 8,
+    "stage2.rounds": 1,
+    "stage2.refresh_every_epochs": 2,
+    "stage2.meta_batch_size": 32,
+    "stage2.optimizer.learning_rate": 0.01,
+}
+"""The whole net, with weights from fresh embeddings every second epoch."""
 HUMAN = (
-    ("worse_label", "a wrong label of three people where there is one", "cifar10"),
-    ("random_label1", "one person's labels", "cifar10"),
-    ("aggre_label", "the majority of three people", "cifar10"),
-    ("noisy_label", "one person's labels", "cifar100"),
+    ("worse_label", "worst of three", "cifar10"),
+    ("random_label1", "one person", "cifar10"),
+    ("aggre_label", "majority of three", "cifar10"),
+    ("noisy_label", "one person", "cifar100"),
 )
-"""CIFAR-N's arrays: (name, in words, data set)."""
+"""CIFAR-N's arrays of labels: (name, whose, data set); of three people the worst one is a wrong one where there is one."""
 
 NOISE_TAIL = Study(
     "noise_tail",
@@ -204,15 +213,7 @@ STUDIES: dict[str, Study] = {
             ("cifar10", "cifar100", "digits"),
             (Cell("finetuned8", {}),),
             ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta"),
-            SYMMETRIC40
-            | {
-                "stage2.trainable": "all",
-                "stage2.epochs": 8,
-                "stage2.rounds": 1,
-                "stage2.refresh_every_epochs": 2,
-                "stage2.meta_batch_size": 32,
-                "stage2.optimizer.learning_rate": 0.01,
-            },
+            SYMMETRIC40 | FINE_TUNED,
         ),
         Study(
             "subgroups",
@@ -247,16 +248,23 @@ STUDIES: dict[str, Study] = {
             "Labels that people gave (CIFAR-10N and CIFAR-100N, arXiv 2110.12088)",
             "",
             ("cifar10", "cifar100"),
-            tuple(
-                Cell(
-                    f"{name}-{f:g}",
-                    {"data.labels_file": f":{name}", "stage2.meta_loss_factor": f},
-                    f"{title}, weight of the trusted images",
-                    f,
-                    datasets=(dataset,),
-                )
-                for name, title, dataset in HUMAN
-                for f in (0.1, 1.0)
+            (
+                *(
+                    Cell(
+                        f"{name}-{f:g}",
+                        {"data.labels_file": f":{name}", "stage2.meta_loss_factor": f},
+                        f"{whose}, weight",
+                        f,
+                        datasets=(dataset,),
+                    )
+                    for name, whose, dataset in HUMAN
+                    for f in (0.1, 1.0)
+                ),
+                *(
+                    Cell(f"{name}-finetuned", {"data.labels_file": f":{name}"} | FINE_TUNED, datasets=(dataset,))
+                    for name, _, dataset in HUMAN
+                    if name in ("worse_label", "noisy_label")
+                ),
             ),
             EVERYONE,
             HEAD | {"ot.label_transport": 0.5},
