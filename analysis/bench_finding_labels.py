@@ -3,6 +3,7 @@
     pip install cleanlab
     python analysis/bench_finding_labels.py --root FOLDER_WITH_CIFAR            # half an hour on one core
     python analysis/bench_finding_labels.py --root data --seeds 1 --kinds symmetric --rates 0.4
+    python analysis/bench_finding_labels.py --table                             # of the record; --plot found.png draws it
 
 No training of nets: CIFAR-10-LT 100 with wrong labels, seen by the committed ResNet-32 of CIFAR-100-LT 20, as by any net that
 somebody brings. Each method gets the same embeddings and, where it takes trusted images, the same ten a class:
@@ -24,12 +25,14 @@ a tenth of all samples together, or as much as they. The record goes to analysis
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 from rich.console import Console
@@ -37,7 +40,9 @@ from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from otrw.analysis.figures.style import new_figure, save, styled
 from otrw.analysis.statistics import paired_difference
+from otrw.analysis.variant_styles import STYLES
 from otrw.commands.exit import exit_with_message
 from otrw.config import Config
 from otrw.config.command_line import parse_config
@@ -260,6 +265,54 @@ def _gain(own: dict[int, float | None], pooled: dict[int, float | None]) -> str:
     return f"{found.mean:.1f}" if found.low is None else f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
+DRAWN = {
+    "class_balanced": ("class-balanced", STYLES["class_balanced_meta"]),
+    "trusted_probe": ("trusted probe", STYLES["trusted_probe_meta"]),
+    "out_of_fold": ("out-of-fold filter", STYLES["out_of_fold_meta"]),
+    "cleanlab": ("cleanlab (margin)", STYLES["cleanlab_meta"]),
+    "self_confidence": ("cleanlab (self-confidence)", STYLES["early_learning_meta"]),
+    "ot": ("OT", STYLES["ot"]),
+    "noise_aware": ("noise-aware OT", STYLES["ot_noise_aware_meta"]),
+    "pooled": ("pooled OT", STYLES["ot_pooled_labels_meta"]),
+}
+
+
+def plot(entries: Sequence[dict], output: Path) -> None:
+    """What the oracle errs less, and how well wrong labels of the rarest classes are found: mean and range over draws."""
+
+    def over_oracle(entry: dict, method: str) -> float | None:
+        errors = [error for error in entry["error"].values() if method in error]
+        return min(e[method] for e in errors) - min(e["oracle"] for e in errors) if errors else None
+
+    panels = {
+        "test error above the oracle's (points)": over_oracle,
+        "AUROC of wrong labels, three rarest classes (%)": lambda entry, method: entry["found"][method].get("tail"),
+    }
+    conditions = list(dict.fromkeys((entry["kind"], entry["rate"]) for entry in entries))
+    with matplotlib.rc_context(styled()):
+        figure = new_figure(10, 4)
+        axes = figure.subplots(1, 2)
+        for axis, (title, value) in zip(axes, panels.items(), strict=True):
+            for place, (method, (name, style)) in enumerate(DRAWN.items()):
+                for x, condition in enumerate(conditions):
+                    values = [value(entry, method) for entry in entries if (entry["kind"], entry["rate"]) == condition]
+                    if None in values:
+                        continue
+                    at = x + (place - (len(DRAWN) - 1) / 2) * 0.09
+                    axis.plot([at, at], [min(values), max(values)], color=style.color, linewidth=1)
+                    label = name if x == 0 else None
+                    axis.plot(at, np.mean(values), marker=style.marker, color=style.color, linestyle="", label=label)
+            shares = [100 * np.mean([e["wrong"] for e in entries if (e["kind"], e["rate"]) == one]) for one in conditions]
+            names = [f"{kind}\n{share:.0f} % wrong" for (kind, _), share in zip(conditions, shares, strict=True)]
+            axis.set_xticks(range(len(conditions)), names, fontsize=8)
+            axis.set_title(title)
+            axis.grid(visible=False, axis="x")
+        shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        names = [name for name, _ in DRAWN.values() if name in shown]
+        figure.legend([shown[name] for name in names], names, loc="outside lower center", ncols=4)
+        save(figure, output.parent, output.stem, ("png",))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parse, measure, print, write the record after every draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,14 +321,23 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of wrong labels (default: all)")
     parser.add_argument("--rates", nargs="+", type=float, default=[0.2, 0.4], help="shares in (0, 1) (default: 0.2 0.4)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the record")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the record, and measure nothing")
+    parser.add_argument("--table", action="store_true", help="print the record as tables, and measure nothing")
     options = parser.parse_args(arguments)
+    path = options.output / "finding-labels-cpu.json"
+    console = Console(width=110)
+    if options.plot or options.table:
+        entries = json.loads(path.read_text())["entries"]
+        if options.table:
+            show(entries, console)
+        if options.plot:
+            plot(entries, options.plot)
+        return
     check(options.seeds >= 1, "--seeds", options.seeds, "be >= 1")
     check(all(0 < rate < 1 for rate in options.rates), "--rates", options.rates, "be in (0, 1)")
     check_installed()
-    console = Console(width=110)
     embed, entries = Embedder(), []
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "finding-labels-cpu.json"
     for seed in range(options.seeds):
         for kind in options.kinds:
             for rate in options.rates:
