@@ -86,7 +86,7 @@ class OTConfig:
     """noise_aware: kappa of the weights (N / C) (q_n(y_n) + kappa / n_c) / (A_c + kappa), n_c the samples given the label and
     A_c how many of them are right by the plan: sharp weights for classes of many right samples, smooth ones for few."""
     dropped_share: float | None = None
-    """small_loss: share of each class to drop, in [0, 1); null takes data.label_noise_rate, which only a made problem tells."""
+    """small_loss: share of each class to drop, in [0, 1); null takes the true share of wrong labels, where that is known."""
     strategy: Literal["auto", "sharded", "gathered"] = "auto"
     """sharded: every process keeps its samples, one collective of K floats an iteration. gathered: embeddings are
     gathered once and every process solves the whole. auto: by size."""

@@ -17,6 +17,7 @@ from otrw.config import Config, Stage1Config, Variant
 from otrw.config.variants import variant_config
 from otrw.data.datasets import Datasets, make_datasets
 from otrw.data.files import ImageFiles
+from otrw.errors import UserError
 from otrw.models.build import couples_samples
 from otrw.models.heads import Net
 from otrw.models.library_nets import net_input
@@ -73,6 +74,7 @@ def run(
         lambda: make_datasets(config.data, config.data_seed, accelerator.device, own_input)
     )
     check_same({"the split of the data": data.split_hash, **identity(config, data)})
+    _check_truth(config, data)
     net, stage1_settings, stage1_line = _start_net(config, data, accelerator.device)
     results: dict[str, dict] = {}
     with ExitStack() as held, Progress(console if distributed.is_main() else None) as progress:
@@ -107,6 +109,15 @@ def run(
                 session.journal.close()
             distributed.barrier()
     return RunResult(folder, results)
+
+
+def _check_truth(config: Config, data: Datasets) -> None:
+    """Refuse variants that are told which labels are wrong, or how many, where nobody knows."""
+    for variant in config.variants if not data.knows_truth else ():
+        if variant.startswith("oracle"):
+            raise UserError(f"variants must not have {variant!r} where nobody knows which labels are wrong; leave it out")
+        if variant.startswith("small_loss") and config.ot.dropped_share is None:
+            raise UserError(f"ot.dropped_share must be a number for {variant} where no label is known to be wrong; try 0.2")
 
 
 def _start_net(config: Config, data: Datasets, device: torch.device) -> tuple[Net, Stage1Config, str]:

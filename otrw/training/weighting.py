@@ -308,7 +308,9 @@ class Weighting:
             data.meta.labels.cpu().numpy(),
             data.num_classes,
         )
-        dropped = config.data.label_noise_rate if config.ot.dropped_share is None else config.ot.dropped_share
+        dropped = config.ot.dropped_share
+        if dropped is None:
+            dropped = float((data.train.labels != data.train.true_labels).float().mean())
         judge = partial(competitors.judge, config.ot.weights, seen, dropped_share=dropped, seed=config.run.seed)
         return distributed.on_main(judge)
 

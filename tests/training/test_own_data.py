@@ -168,3 +168,15 @@ def test_a_run_does_not_go_on_with_other_files(tmp_path):
     write_classes(tmp_path / "own", {"c": 9}, seed=1)
     with pytest.raises(UserError, match=r"data\.root must hold the samples and labels that .* was begun with"):
         train(tmp_path, f"--run.resume={folder}")
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [("oracle_meta", "variants must not have 'oracle_meta'"), ("small_loss_meta", "ot.dropped_share must be")],
+)
+def test_nobody_is_told_which_labels_are_wrong_or_how_many_where_nobody_knows(tmp_path, variant, message):
+    np.savez(tmp_path / "own.npz", embeddings=np.random.default_rng(0).normal(size=(60, 4)), labels=np.arange(60) % 2)
+    arguments = ("--data.source=embeddings", f"--data.root={tmp_path}", f"--variants={variant}", "--stage1.epochs=1")
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, *arguments)
+    assert not (tmp_path / "runs").exists()

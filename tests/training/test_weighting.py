@@ -119,3 +119,18 @@ def test_meta_images_alone_learn_nothing_from_the_given_labels(tmp_path):
         assert done.variants["meta_only"]["weights"] == {"effective_samples": 0.0}
         check_result(read_record(done.folder / "meta_only").result)
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+
+
+def test_the_small_loss_filter_is_told_how_many_labels_are_wrong_and_not_how_many_might_have_been(tmp_path):
+    """Labels are confused between some classes alone, so that fewer are wrong than data.label_noise_rate says."""
+    settings = ("--data.label_noise=similar", "--data.label_noise_rate=0.4", "--stage1.epochs=1", "--stage2.epochs=1")
+    places = (f"--run.directory={tmp_path}", "--run.tensorboard=false", "--data.cache=")
+    folder = run(parse_config([*settings, *places, "--variants=[small_loss_meta]"])).folder
+    table = pyarrow.parquet.read_table(folder / "small_loss_meta" / "weights.parquet").to_pydict()
+    given, true, weights = (torch.tensor(table[name]) for name in ("given_label", "true_label", "weight"))
+    share = float((given != true).float().mean())
+    assert 0 < share < 0.3
+    for label in range(10):
+        is_of = given == label
+        num_kept = max(1, round((1 - share) * int(is_of.sum())))
+        assert int((weights[is_of] > 0).sum()) == num_kept
