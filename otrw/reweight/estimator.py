@@ -16,7 +16,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from otrw.errors import UserError, shown
 from otrw.reweight.reweighter import OTReweighter
 
-SMALLEST_SCALE = 1e-12  # a column that varies less is constant, and is only centred
+SMALLEST_SCALE = 1e-12  # of a column's largest number: one that varies less is constant, and is only centred
 
 
 class OTSampleWeights(BaseEstimator):
@@ -41,8 +41,9 @@ class OTSampleWeights(BaseEstimator):
         random_state: of that draw.
 
     Attributes:
-        sample_weight_: (n,) weights with mean 1.
-        label_score_: (n,) in [0, 1], low where the given label is probably wrong.
+        sample_weight_: (n,) weights with mean 1; 1 for rows that were drawn as trusted.
+        label_score_: (n,) in [0, 1], low where the given label is probably wrong; nan for rows that were drawn as trusted, as
+            nothing judges them.
         suggested_label_: (n,) the most probable label of each sample, of the type of y.
         label_probability_: (n, C) the distribution that both come from, columns in the order of classes_.
         classes_: (C,) the labels of y and y_trusted, sorted.
@@ -133,23 +134,28 @@ class OTSampleWeights(BaseEstimator):
         Raises:
             ValueError: where an array cannot be right; a `UserError` is one too.
         """
-        features, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        given = _checked_labels(labels, "y")
+        features, given = validate_data(self, X, _plain_labels(y, "y"), dtype=[np.float64, np.float32])
+        check_classification_targets(given)
         if (X_trusted is None) != (y_trusted is None):
             missing = "y_trusted" if y_trusted is None else "X_trusted"
             raise UserError(f"X_trusted and y_trusted must come together, got no {missing}")
         self.trusted_index_ = np.zeros(0, dtype=np.int64)
-        if X_trusted is None:
+        if X_trusted is None or y_trusted is None:  # both
             self.trusted_index_ = self._drawn(given)
             trusted, trusted_labels = features[self.trusted_index_], given[self.trusted_index_]
         else:
-            trusted, trusted_labels = validate_data(self, X_trusted, y_trusted, reset=False, dtype=[np.float64, np.float32])
-            trusted_labels = _checked_labels(trusted_labels, "y_trusted")
-        self.classes_, codes, trusted_codes = _encoded(given, trusted_labels)
+            plain = _plain_labels(y_trusted, "y_trusted")
+            trusted, trusted_labels = validate_data(self, X_trusted, plain, reset=False, dtype=[np.float64, np.float32])
+            check_classification_targets(trusted_labels)
+        self.classes_, all_codes, trusted_codes = _encoded(given, trusted_labels)
         if self.standardize:
-            centre, scale = features.mean(0), features.std(0)
-            scale = np.where(scale > SMALLEST_SCALE, scale, 1.0)
-            features, trusted = (features - centre) / scale, (trusted - centre) / scale
+            centre, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+            scale = np.where(scale > SMALLEST_SCALE * np.abs(features).max(0), scale, 1.0)
+            features, trusted = (((x - centre) / scale).astype(x.dtype) for x in (features, trusted))
+        rest = np.setdiff1d(np.arange(len(features)), self.trusted_index_)  # a trusted row would be judged by itself
+        if not len(rest):
+            raise UserError("X must have two samples of some class where none is trusted, got one sample of each")
+        features, codes = features[rest], all_codes[rest]
         num_classes = max(2, len(self.classes_))  # with a single class the second stays empty
 
         def reweighter(mixing: float, label_transport: float) -> OTReweighter:
@@ -159,19 +165,21 @@ class OTSampleWeights(BaseEstimator):
             made.set_reference(trusted, trusted_codes, allow_missing=True)  # _encoded has looked for missing ones
             return made
 
-        self.sample_weight_ = reweighter(self.mixing, 0.0).fit(features, codes).double().numpy()
+        weights = reweighter(self.mixing, 0.0).fit(features, codes).double().numpy()
         by_features = reweighter(1.0, 1.0)
         by_features.fit(features, codes)
         assert by_features.label_targets is not None
         probability = by_features.label_targets.double().numpy()[:, : len(self.classes_)]
         if predictions is not None:
-            product = probability * _checked_predictions(predictions, probability.shape)
+            product = probability * _checked_predictions(predictions, (len(all_codes), probability.shape[1]))[rest]
             is_none = product.sum(1, keepdims=True) == 0  # where both rule out what the other holds possible, the plan's stays
             probability = np.where(is_none, probability, product)
         probability = probability / np.maximum(probability.sum(1, keepdims=True), np.finfo(float).tiny)
-        self.label_probability_ = probability
-        self.label_score_ = probability[np.arange(len(codes)), codes]
-        self.suggested_label_ = self.classes_[probability.argmax(1)]
+        score = probability[np.arange(len(codes)), codes]
+        self.sample_weight_ = _with_rows(np.ones(len(all_codes)), rest, weights)
+        self.label_score_ = _with_rows(np.full(len(all_codes), np.nan), rest, score)
+        self.label_probability_ = _with_rows(np.eye(len(self.classes_))[all_codes], rest, probability)
+        self.suggested_label_ = self.classes_[self.label_probability_.argmax(1)]
         return self
 
     def __sklearn_tags__(self) -> Tags:
@@ -185,7 +193,8 @@ class OTSampleWeights(BaseEstimator):
             raise UserError(f"num_trusted_per_class must be >= 1, got {shown(self.num_trusted_per_class)}")
         warnings.warn(
             f"no trusted samples were given: {self.num_trusted_per_class} of each class of X (at most half of it) are drawn "
-            "and their labels taken on trust; pass X_trusted and y_trusted whose labels somebody has checked",
+            "and their labels taken on trust: where they are wrong, wrong labels may get the larger weights; pass X_trusted "
+            "and y_trusted whose labels somebody has checked",
             UserWarning,
             stacklevel=3,
         )
@@ -196,15 +205,36 @@ class OTSampleWeights(BaseEstimator):
         return np.sort(np.concatenate(rows))
 
 
-def _checked_labels(labels: ArrayLike, name: str) -> np.ndarray:
-    labels = np.asarray(column_or_1d(labels, warn=True))
-    missing = labels != labels  # nan is what differs from itself
-    if labels.dtype == object:
-        missing = np.array([label is None or label != label for label in labels], dtype=bool)
+def _with_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    table[rows] = values
+    return table
+
+
+def _plain_labels(given: ArrayLike, name: str) -> np.ndarray:
+    """(n,) labels, none missing; whole numbers and booleans of a pandas type that knows missing ones become numpy's."""
+    labels = np.asarray(given)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = column_or_1d(labels, warn=True)
+    if labels.ndim != 1:
+        return labels  # scikit-learn says what is wrong
+    missing = np.array([_is_missing(label) for label in labels]) if labels.dtype == object else labels != labels
     if np.any(missing):
         raise UserError(f"{name} must have a label for every sample, got none for {int(np.sum(missing))}; drop those rows")
-    check_classification_targets(labels)
+    if labels.dtype == object and len(labels):
+        kinds = {type(label) for label in labels}
+        if kinds <= {bool, np.bool_}:
+            return labels.astype(bool)
+        if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+            return labels.astype(np.int64)
     return labels
+
+
+def _is_missing(label: object) -> bool:
+    """None, nan, which differs from itself, and pandas.NA, of which nothing is known."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
 
 
 def _encoded(given: np.ndarray, trusted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -52,14 +52,17 @@ def check_classes_present(labels: Tensor, num_classes: int) -> None:
         )
 
 
+def check_range(index: Tensor, num_local: int, num_samples: int) -> None:
+    """Raise UserError unless the index is (num_local,) whole numbers of samples that there are."""
+    if index.is_floating_point() or index.dim() != 1 or len(index) != num_local:
+        raise UserError(f"index must be ({num_local},) whole numbers, got {tuple(index.shape)} of {index.dtype}")
+    if len(index) and (int(index.min()) < 0 or int(index.max()) >= num_samples):
+        raise UserError(f"index must be in 0 to {num_samples - 1}, got {int(index.min())} to {int(index.max())}")
+
+
 def check_index(index: Tensor, num_local: int, num_samples: int) -> None:
     """Raise UserError, on every process, unless the processes together name each of the samples exactly once."""
-    problem = None
-    if index.is_floating_point() or index.dim() != 1 or len(index) != num_local:
-        problem = UserError(f"index must be ({num_local},) whole numbers, got {tuple(index.shape)} of {index.dtype}")
-    elif len(index) and (int(index.min()) < 0 or int(index.max()) >= num_samples):
-        problem = UserError(f"index must be in 0 to {num_samples - 1}, got {int(index.min())} to {int(index.max())}")
-    distributed.raise_anywhere(problem)
+    distributed.on_every_process(lambda: check_range(index, num_local, num_samples))
     times = distributed.all_reduce_sum(torch.bincount(index, minlength=num_samples))
     if not bool((times == 1).all()):
         missed, repeated = int((times == 0).sum()), int((times > 1).sum())

@@ -4,6 +4,8 @@ Usable alone in anyone's training loop, on one process or under torch.distribute
 `otrw.distributed` and keeps the per-sample state, keyed by sample index and identical on every process.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from otrw.reweight.diagnostics import Diagnostics, diagnose
 from otrw.reweight.inputs import Array, check_classes_present, checked_embeddings, checked_labels
 from otrw.reweight.noise_aware import confident_weights, solve_noise_aware
 from otrw.reweight.problem import SHARDED, WHOLE, Problem, Reference, SampleAxis, make_cost
-from otrw.reweight.rows import Rows, checked_rows
+from otrw.reweight.rows import Rows, checked_batch, checked_rows
 from otrw.reweight.solvers import Solution, sgd_step, solve_network, solve_semi_relaxed, solve_sgd
 from otrw.reweight.state import State, from_tensors, to_tensors
 from otrw.seeds import seed_for
@@ -168,7 +170,7 @@ class OTReweighter:
         return self.weights.clone()
 
     @torch.no_grad()
-    def step(self, index: Tensor, embedding: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
+    def step(self, index: Array, embedding: Array, label: Array, mask: Array | None = None) -> Tensor:
         """Weights of a batch, from transport of the whole global batch (batch scope).
 
         The batch is gathered and solved on every process, so any number of processes gives the same weights. "sgd"
@@ -182,10 +184,14 @@ class OTReweighter:
 
         Returns:
             (n,) weights of this process's share.
+
+        Raises:
+            UserError: on every process, where an array of any process cannot be right, or a setting is one of dataset scope.
         """
-        mask = torch.ones_like(index, dtype=torch.bool) if mask is None else mask
-        keep = distributed.all_gather_rows(mask)
-        members, embeddings, labels = (distributed.all_gather_rows(x)[keep] for x in (index, embedding.float(), label))
+        replace(self.config, scope="batch")  # its rules hold here, whatever the scope says
+        width = None if self._reference is None else self._reference.embeddings.shape[1]
+        rows = checked_batch((index, embedding, label, mask), width, self.num_samples, self.num_classes, self.device)
+        members, embeddings, labels = rows.gathered()
         cost = make_cost(self.config, self._atoms(), embeddings, labels)
         problem = Problem(self.config, cost, self._atoms().log_mass, WHOLE, self.num_samples)
         if self.config.weights == "sgd":
@@ -197,7 +203,7 @@ class OTReweighter:
             weights = sample_mass(cost, result, self.config.epsilon) * len(members)
         self.weights[members] = weights
         self._diagnose(Solution(weights, result, int(not result.converged), 0.0))
-        return self.weights[index]
+        return self.weights[rows.sample_index]
 
     @torch.no_grad()
     def steps(self, index: Tensor, embeddings: Tensor, labels: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from otrw import distributed
 from otrw.config import OTConfig
 from otrw.errors import UserError, check
-from otrw.reweight.inputs import Array, check_index, checked_embeddings, checked_labels
+from otrw.reweight.inputs import Array, check_index, check_range, checked_embeddings, checked_labels
 
 
 class Rows(NamedTuple):
@@ -81,6 +81,65 @@ def checked_rows(
     index = torch.as_tensor(index).to(device)
     check_index(index, len(rows.embeddings), num_samples)
     return rows._replace(sample_index=index)
+
+
+class BatchRows(NamedTuple):
+    """This process's share of a batch on the device, checked but for its padding."""
+
+    sample_index: Tensor
+    """(n,) int64"""
+    embeddings: Tensor
+    """(n, D) float32"""
+    labels: Tensor
+    """(n,) int64"""
+    mask: Tensor
+    """(n,) bool, False for padding"""
+
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Index, embeddings and labels of the whole batch without padding; replicated. Raises UserError for a repetition."""
+        keep = distributed.all_gather_rows(self.mask)
+        members, embeddings, labels = (distributed.all_gather_rows(x)[keep] for x in self[:3])
+        num_distinct = len(members.unique())
+        check(
+            num_distinct == len(members), "index", f"{len(members)} with {num_distinct} distinct", "name a sample once a batch"
+        )
+        return members, embeddings, labels
+
+
+def checked_batch(
+    given: tuple[Array, Array, Array, Array | None],
+    reference_width: int | None,
+    num_samples: int,
+    num_classes: int,
+    device: torch.device,
+) -> BatchRows:
+    """What `OTReweighter.step` is given on this process (index, embeddings, labels, mask), looked at on all of them.
+
+    Other arguments and errors as for `checked_rows`.
+    """
+    index, embeddings, labels, mask = given
+    problem: Exception | None = None
+    rows: BatchRows | None = None
+    try:
+        if reference_width is None:
+            raise ValueError("call set_reference before fit or step")
+        index = torch.as_tensor(index).to(device)
+        is_real = torch.ones_like(index, dtype=torch.bool) if mask is None else torch.as_tensor(mask).to(device, torch.bool)
+        check(is_real.shape == index.shape, "mask", tuple(is_real.shape), f"have shape {tuple(index.shape)}, as index has")
+        embeddings, labels = torch.as_tensor(embeddings).to(device), torch.as_tensor(labels).to(device)
+        for name, array in (("embedding", embeddings), ("label", labels)):
+            check(len(array) == len(index), name, tuple(array.shape), f"have {len(index)} rows, as index has")
+        sound = checked_embeddings(embeddings[is_real], "embedding", device)
+        shape = tuple(embeddings.shape)
+        check(shape[1] == reference_width, "embedding", shape, f"have the reference's {reference_width} columns")
+        checked_labels(labels[is_real], "label", len(sound), num_classes, device)
+        check_range(index[is_real], len(sound), num_samples)
+        rows = BatchRows(index, embeddings.float(), labels.long(), is_real)
+    except (UserError, ValueError) as error:
+        problem = error
+    distributed.raise_anywhere(problem)
+    assert rows is not None
+    return rows
 
 
 def _used_predictions(

@@ -101,6 +101,7 @@ NAMES = np.array(["zero", "one", "zwei", "trois", "vier", "cinq", "sechs", "sept
         lambda y: y.astype(float),
         lambda y: pd.Series(pd.Categorical(NAMES[y])),
         lambda y: pd.Series(NAMES[y], dtype="string"),
+        lambda y: pd.Series(y, dtype="Int64"),
         lambda y: list(NAMES[y]),
     ],
 )
@@ -112,6 +113,19 @@ def test_labels_of_any_type_give_the_same_and_suggestions_are_of_that_type(digit
     expected = np.asarray(convert(number.suggested_label_)) == np.asarray(convert(truth))
     assert (np.asarray(ot.suggested_label_) == np.asarray(convert(truth))).mean() == pytest.approx(expected.mean())
     assert set(np.asarray(ot.suggested_label_)) <= set(np.asarray(convert(given)))
+    assert {type(label) for label in ot.suggested_label_.tolist()} == {
+        type(label) for label in np.asarray(convert(given)).tolist()
+    }
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1e19, 1e25])
+def test_columns_of_any_unit_give_the_same_in_single_precision(digits, unit):
+    features, given, trusted, trusted_labels, _ = digits
+    plain = OTSampleWeights().fit(features, given, trusted, trusted_labels)
+    scaled = OTSampleWeights().fit(
+        (features * unit).astype(np.float32), given, (trusted * unit).astype(np.float32), trusted_labels
+    )
+    assert scaled.sample_weight_ == pytest.approx(plain.sample_weight_, rel=1e-3)
 
 
 def test_booleans_are_labels_too(digits):
@@ -141,6 +155,12 @@ def test_a_data_frame_is_taken_and_its_column_names_are_compared(digits):
         (lambda x, y, tx, ty: (x, NAMES[y], tx, ty), "labels of one type"),
         (lambda x, y, tx, ty: (x, y, tx[:, :5], ty), "5 features"),
         (lambda x, y, tx, ty: (x, np.where(y == 1, None, y.astype(object)), tx, ty), "a label for every sample"),
+        (
+            lambda x, y, tx, ty: (x, pd.Series(NAMES[y], dtype="string").where(y != 1), tx, NAMES[ty]),
+            "^y must have a label for",
+        ),
+        (lambda x, y, tx, ty: (x, y, tx, pd.Series(ty, dtype="Int64").where(ty != 1)), "^y_trusted must have a label for"),
+        (lambda x, y, tx, ty: (x, np.where(y == 1, np.nan, y), tx, ty), "^y must have a label for"),
         (lambda x, y, tx, ty: (np.where(x == 3, np.nan, x), y, tx, ty), "NaN"),
         (lambda x, y, tx, ty: (x, y, tx, ty, np.ones((len(y), 3))), "predictions must have shape"),
         (lambda x, y, tx, ty: (x, y, tx, ty, -np.ones((len(y), 10))), "predictions must be probabilities"),
@@ -165,6 +185,15 @@ def test_without_a_trusted_set_some_are_drawn_and_it_says_so(digits):
         ot = OTSampleWeights(num_trusted_per_class=7, random_state=1).fit(features, given)
     sizes = np.bincount(given)
     assert np.bincount(given[ot.trusted_index_]).tolist() == np.minimum(7, sizes // 2).tolist()
+    is_drawn = np.isin(np.arange(len(given)), ot.trusted_index_)
+    assert (ot.sample_weight_[is_drawn] == 1).all()
+    assert np.isnan(ot.label_score_).tolist() == is_drawn.tolist()
+    assert (ot.suggested_label_[is_drawn] == given[is_drawn]).all()
+    assert ot.sample_weight_.mean() == pytest.approx(1)
+    scaled = StandardScaler().fit_transform(features)
+    standing = OTSampleWeights(standardize=False).fit(scaled[~is_drawn], given[~is_drawn], scaled[is_drawn], given[is_drawn])
+    assert ot.sample_weight_[~is_drawn] == pytest.approx(standing.sample_weight_, rel=1e-4)
+    assert roc_auc_score((given == digits[4])[~is_drawn], ot.label_score_[~is_drawn]) > 0.85
 
 
 def test_weights_go_into_an_estimators_sample_weight_and_into_a_sampler(digits):
