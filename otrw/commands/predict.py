@@ -30,7 +30,7 @@ from otrw.data.embeddings import KINDS, OF_LABELS, read_features
 from otrw.data.images import suffixes
 from otrw.errors import UserError, check
 from otrw.records import ledger
-from otrw.training.export import export
+from otrw.training.export import describe_input, export
 from otrw.training.model_file import TrainedNet, load
 
 FORMATS = (".csv", ".parquet")
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.export is not None:
         difference = export(trained, options.export)
         print(f"{options.export}  (probabilities within {difference:.1g} of the net's own, for batches of 1, 2 and 7)")
+        print(f"  takes {describe_input(trained)}")
         if not options.files:
             return
     files = list(_files(options.files, suffixes() if trained.transform.is_of_images else KINDS))

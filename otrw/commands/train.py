@@ -105,7 +105,7 @@ def _next_commands(folders: Sequence[Path], settings: Sequence[str], has_audit: 
     elif _only(settings, "--run.resume"):
         third = ("seeds", train_command(["--seeds", "3", "--config", str(folders[0] / "config.yaml")]))
     else:
-        third = ("seeds", train_command(["--seeds", "3", *_without(settings, "--run.name")]))
+        third = ("seeds", train_command(["--seeds", "3", *settings]))
     return [
         *([("labels", command_line("audit", names[:1]))] if has_audit else []),
         ("page", command_line("report", names)),

@@ -107,7 +107,10 @@ def own_split(config: DataConfig, raw: RawData, seed: int) -> OwnSplit:
             "on trust"
         )
     if num_validation:
-        notes.append(f"{len(validation)} validation samples cut out of training, up to {num_validation} a class, seed {seed}")
+        notes.append(
+            f"{len(validation)} validation samples cut out of training, up to {num_validation} a class, seed {seed}; errors on "
+            "them are by labels as they are given"
+        )
     meta = np.sort(np.concatenate([meta, drawn]))
     _check_classes(raw, train, meta)
     return OwnSplit(Split(train, meta, np.sort(validation)), tuple(notes), is_checked and not len(drawn))

@@ -1,4 +1,4 @@
-"""A net as a program that runs without this package: images in, class probabilities out."""
+"""A net as a program that runs without this package: pixels or embeddings in, class probabilities out."""
 
 import importlib.util
 import json
@@ -18,14 +18,29 @@ SUFFIXES = (".pt2", ".onnx")
 
 
 class _Probabilities(nn.Module):
-    """Prepared samples -> probabilities (n, C)."""
+    """Samples as they are -> probabilities (n, C): mean and standard deviation are part of the program."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, trained: TrainedNet) -> None:
         super().__init__()
         self.net = trained.net
+        shape = (-1, 1, 1) if trained.transform.is_of_images else (-1,)
+        self.register_buffer("mean", trained.transform.mean.view(shape))
+        self.register_buffer("std", trained.transform.std.view(shape))
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self.net(samples).logits.softmax(1)
+        return self.net((samples - self.mean) / self.std).logits.softmax(1)
+
+
+def describe_input(trained: TrainedNet) -> str:
+    """What the program takes, in words."""
+    shape = trained.transform.prepared_shape
+    if not trained.transform.is_of_images:
+        return f"float32 (n, {shape[0]}), embeddings as they are"
+    color = "RGB, or grey three times" if shape[0] == 3 else "grey"
+    return f"float32 (n, {', '.join(map(str, shape))}), pixels from 0 to 255 ({color}), resized as in training"
 
 
 def export(trained: TrainedNet, path: Path) -> float:
@@ -33,7 +48,7 @@ def export(trained: TrainedNet, path: Path) -> float:
 
     Args:
         trained: from `load`.
-        path: ends with .pt2 (torch.export; class names and normalisation lie in its extra file otrw.json) or .onnx.
+        path: ends with .pt2 (torch.export; class names and what it takes lie in its extra file otrw.json) or .onnx.
 
     Returns:
         The largest difference of a probability.
@@ -48,7 +63,7 @@ def export(trained: TrainedNet, path: Path) -> float:
             if importlib.util.find_spec(package) is None:
                 raise UserError(f"{package} must be installed to write ONNX, got none; pip install onnx onnxscript onnxruntime")
     module = _Probabilities(trained).eval()
-    example = _samples(trained, 2)
+    example, _ = _samples(module, trained, 2)
     temporary = path.with_name(f".partial-{path.name}")
     try:
         write = _write_onnx if path.suffix == ".onnx" else _write_program
@@ -66,9 +81,11 @@ def export(trained: TrainedNet, path: Path) -> float:
     return difference
 
 
-def _samples(trained: TrainedNet, number: int) -> Tensor:
+def _samples(module: _Probabilities, trained: TrainedNet, number: int) -> tuple[Tensor, Tensor]:
+    """Made-up samples as they are, and prepared for the net."""
     shape = trained.transform.prepared_shape
-    return torch.randn(number, *shape, generator=torch.Generator().manual_seed(number))
+    prepared = torch.randn(number, *shape, generator=torch.Generator().manual_seed(number))
+    return prepared * module.std + module.mean, prepared
 
 
 def _write_program(module: nn.Module, example: Tensor, trained: TrainedNet, path: Path) -> None:
@@ -76,7 +93,7 @@ def _write_program(module: nn.Module, example: Tensor, trained: TrainedNet, path
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # whatever a net does that cannot be traced
         raise UserError(f"the net must be one that torch.export can trace, but is not ({first_line(error)})") from None
-    facts = {"class_names": trained.class_names, "mean": trained.transform.mean.tolist(), "std": trained.transform.std.tolist()}
+    facts = {"class_names": trained.class_names, "input": describe_input(trained), "shape": trained.transform.prepared_shape}
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={FACTS: json.dumps(facts)})
 
@@ -100,7 +117,7 @@ def _write_onnx(module: nn.Module, example: Tensor, trained: TrainedNet, path: P
         raise UserError(f"the net must be one that torch.onnx can write, but is not ({first_line(error)})") from None
 
 
-def _difference(module: nn.Module, trained: TrainedNet, path: Path, *, is_onnx: bool) -> float:
+def _difference(module: _Probabilities, trained: TrainedNet, path: Path, *, is_onnx: bool) -> float:
     differences = []
     if is_onnx:
         import onnxruntime
@@ -111,10 +128,10 @@ def _difference(module: nn.Module, trained: TrainedNet, path: Path, *, is_onnx: 
             program = torch.export.load(file).module()
     with torch.inference_mode():
         for number in (1, 2, 7):
-            samples = _samples(trained, number)
+            samples, prepared = _samples(module, trained, number)
             if is_onnx:
                 found = torch.from_numpy(session.run(None, {"samples": samples.numpy()})[0])
             else:
                 found = program(samples)
-            differences.append(float((found - module(samples)).abs().max()))
+            differences.append(float((found - trained.net(prepared).logits.softmax(1)).abs().max()))
     return max(differences)

@@ -221,7 +221,7 @@ def describe(plan: Plan) -> list[str]:
     """What is about to be searched, in a few lines."""
     search, config = plan.search, plan.search["config"]
     per_class = config["data"]["num_validation_per_class"]
-    own = f"the validation set of the data, or up to {per_class} held-out samples a class"
+    own = f"the validation set of the data, or up to {per_class} held-out samples a class by their labels as given"
     grace, epochs = search["grace_epochs"], search["epochs"]
     early = f", stopped early by ASHA from epoch {grace} of {epochs} on"
     if {"stage2.epochs", "stage2.rounds"} & search["space"].keys():
@@ -323,7 +323,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         epilog="All else goes to the config as in training: --config PRESET_OR_FILE, --section.key value.",
     )
     add = parser.add_argument
-    add("--space", default="default", metavar="FILE", help="what to search: a file, or a name from tuning/spaces")
+    add("--space", default="default", metavar="FILE", help="what to search: a file, or a name from otrw/tuning/spaces")
     add("--trials", type=int, help=f"how many settings to try (default: {DEFAULT_TRIALS}, or the whole grid)")
     add("--algorithm", choices=get_args(Algorithm), default="random", help="optuna is its tree-structured Parzen estimator")
     add("--scheduler", choices=("asha", "none"), help="asha ends poor trials early (default: asha; for a grid none)")

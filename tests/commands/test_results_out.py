@@ -131,12 +131,15 @@ def test_the_folder_of_a_run_names_its_variants(variant):
 def test_an_exported_program_gives_the_nets_probabilities(variant, tmp_path, capsys):
     path = tmp_path / "net.pt2"
     predict.main([str(variant), "--export", str(path)])
-    assert "probabilities within" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "probabilities within" in printed
+    assert "takes float32 (n, 1, 8, 8), pixels from 0 to 255 (grey)" in printed
     extra = {"otrw.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     net, transform, class_names = otrw.load(variant)
     samples = torch.stack([transform(image) for image in digits_to_test(5)[0]])
-    assert program(samples).detach().numpy() == pytest.approx(net(samples).logits.softmax(1).numpy(), abs=1e-5)
+    pixels = torch.from_numpy(digits_to_test(5)[0]).float()[:, None]  # as they are
+    assert program(pixels).detach().numpy() == pytest.approx(net(samples).logits.softmax(1).numpy(), abs=1e-5)
     assert json.loads(extra["otrw.json"])["class_names"] == list(class_names)
 
 
@@ -149,7 +152,8 @@ def test_an_exported_onnx_file_gives_the_nets_probabilities(variant, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     net, transform, _ = otrw.load(variant)
     samples = torch.stack([transform(image) for image in digits_to_test(5)[0]])
-    (found,) = session.run(None, {session.get_inputs()[0].name: samples.numpy()})
+    pixels = digits_to_test(5)[0].astype(np.float32)[:, None]
+    (found,) = session.run(None, {session.get_inputs()[0].name: pixels})
     assert found == pytest.approx(net(samples).logits.softmax(1).detach().numpy(), abs=1e-5)
 
 

@@ -163,7 +163,8 @@ def test_next_commands_name_the_folder_and_keep_the_settings(here):
     (_, report), (_, curves), (_, more) = train._next_commands([Path("runs/a b")], ["--ot.epsilon=0.3", "--run.name", "a b"])
     assert report == f"python {ROOT}/analysis/report.py 'runs/a b'"
     assert curves == "tensorboard --logdir 'runs/a b'"
-    assert more == f"python {ROOT}/launch/train.py --seeds 3 --ot.epsilon=0.3"
+    # the name stays: without it a name in a --config would put these beside the runs of another
+    assert more == f"python {ROOT}/launch/train.py --seeds 3 --ot.epsilon=0.3 --run.name 'a b'"
     *_, (_, more) = train._next_commands([Path("runs/x")], ["--run.resume", "runs/x"])
     assert more.endswith("--seeds 3 --config runs/x/config.yaml")
 
