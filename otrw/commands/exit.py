@@ -14,10 +14,12 @@ from pathlib import Path
 from types import FrameType
 
 from otrw.commands.invocation import resume_command
-from otrw.errors import NonFiniteError, RunEndedError, UserError, UserInterrupt, storage_problem
+from otrw.errors import NonFiniteError, RunEndedError, UserError, UserInterrupt, shown, storage_problem
 
 CAUSE_SECONDS = 1.0
 """How long what follows from another process's end waits for that one's own words."""
+NO_HOME = "determine home directory"
+"""What pathlib says of ~NAME where there is no such user."""
 
 
 def exit_with_message(action: Callable[[], object]) -> None:
@@ -51,6 +53,9 @@ def exit_with_message(action: Callable[[], object]) -> None:
         sys.exit(128 + 13)
     except Exception as error:
         problem = storage_problem(error) if isinstance(error, OSError) else None
+        if isinstance(error, RuntimeError) and NO_HOME in str(error):
+            given = next((word for word in sys.argv[1:] if "~" in word), "~")
+            _stop(f"error: a path must begin with ~ or ~NAME of a user of this machine, got {shown(given)}; write it out", 2)
         if problem is not None:
             _stop(f"error: {problem}; the same command goes on when that is mended", 1)
         if _num_processes() == 1:

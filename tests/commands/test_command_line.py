@@ -210,3 +210,10 @@ def test_half_precision_is_refused_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UserError, match=r"run\.precision must be 'no' or 'bf16' on a CPU, got 'fp16'"):
         start_accelerator(RunConfig())
+
+
+@pytest.mark.parametrize("option", ["--data.source=folder --data.root", "--stage1.checkpoint", "--run.directory"])
+def test_a_home_of_nobody_is_one_line(monkeypatch, capfd, option):
+    code, lines = call_here(monkeypatch, capfd, "--run.tensorboard=false", *f"{option}=~nobody-of-this-name/x".split())
+    assert code == 2
+    assert_one_error(lines, "~NAME of a user", "~nobody-of-this-name/x", "write it out")
