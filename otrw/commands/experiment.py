@@ -29,7 +29,11 @@ def main(name: str, arguments: Sequence[str]) -> None:
     """
     study = STUDIES[name]
     cells = [cell.name for cell in study.cells]
-    parser = grid_parser(f"{study.title}.\n\n{__doc__}".replace("noise_tail", name))
+    command = f"{name}.py --{study.asks_for} FILE" if study.asks_for else f"{name}.py"
+    images = [dataset for dataset in study.datasets if dataset != "digits"]
+    examples = str(__doc__).replace("noise_tail.py", command).replace("--datasets digits", f"--datasets {study.datasets[0]}")
+    examples = examples.replace("cifar10 cifar100", " ".join(images[:1] if study.asks_for else images))
+    parser = grid_parser(f"{study.title}.\n\n{examples}")
     add = parser.add_argument
     add("--datasets", nargs="+", choices=study.datasets, default=[study.datasets[0]], help="default: the first")
     add("--cells", nargs="+", default=(), metavar="NAME", help=f"any of {', '.join(cells)} (default: all)")

@@ -339,7 +339,9 @@ def _asked_for(study: Study, overrides: Sequence[str]) -> tuple[str, list[str]]:
         else:
             others.append(piece)
     if not asked:
-        raise UserError(f"{option} must be given for {study.name}: it is what the study is about")
+        raise UserError(
+            f"{option} must be given for {study.name}, got none; CIFAR-N's is CIFAR-10_human.pt or CIFAR-100_human.pt"
+        )
     ends = tuple(str(cell.settings[study.asks_for]) for cell in study.cells)
     check(not asked.endswith(ends), option, asked, "stand without what the conditions put behind it; choose with --cells")
     return asked, others
