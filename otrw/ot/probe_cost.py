@@ -54,8 +54,8 @@ TRANSITION_PRIOR = 0.05
 CROWD_SHARE = 0.125
 """g, of the crowd's opinion in the pool."""
 PENALTY = 1e-2
-"""lambda, for features of standard deviation 1. With a tenth of it the result is that of where `MOST_STEPS` stop and not of the
-loss: in rare classes what is found at the minimum is worse."""
+"""lambda, for features of standard deviation 1. With less of it the result is more that of where `MOST_STEPS` stop than of the
+loss (analysis/LOG.md)."""
 MOST_STEPS = 15
 """Of L-BFGS for each probe, which starts from the one before."""
 SHARPNESSES = tuple(2.0 ** (quarter / 4) for quarter in range(-8, 9))
