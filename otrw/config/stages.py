@@ -69,6 +69,10 @@ class Stage2Config:
     """Factor on the mean cross-entropy of the meta images; 0 leaves them out."""
     meta_batch_size: int | None = None
     """Meta images a step; null takes all of them, of images that stay in their files as many as `batch_size`."""
+    meta_trains: Literal["all", "classifier"] = "all"
+    """What the loss of the meta images trains, of what is `trainable`. A net that is trained on them for long knows them by
+    heart, and its embeddings of them are no longer those of images like them: weights that are computed again from such
+    embeddings are misled. With classifier the other layers never train on them. ("meta_only" has nothing else to train on: all.)"""
     meta_forward: Literal["joint", "separate"] = "joint"
     """joint: one forward pass over training and meta images. separate: one each (released code)."""
     mixup_alpha: float = 0.0
