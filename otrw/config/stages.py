@@ -69,10 +69,6 @@ class Stage2Config:
     """Factor on the mean cross-entropy of the meta images; 0 leaves them out."""
     meta_batch_size: int | None = None
     """Meta images a step; null takes all of them, of images that stay in their files as many as `batch_size`."""
-    meta_trains: Literal["all", "classifier"] = "all"
-    """What the loss of the meta images trains, of what is `trainable`. A net that trains on them for long knows them by heart,
-    and its embeddings of them are no longer those of images like them, so that weights computed again from those are misled.
-    With classifier the backbone never trains on them, except for "meta_only", which has nothing else."""
     meta_forward: Literal["joint", "separate"] = "joint"
     """joint: one forward pass over training and meta images. separate: one each (released code)."""
     mixup_alpha: float = 0.0

@@ -61,12 +61,9 @@ class Net(nn.Module):
         self.origin = ""
         """Where the parameters come from, in words; empty where they were drawn."""
 
-    def forward(self, images: Tensor, num_for_head: int = 0) -> Output:
-        """(n, channels, height, width) -> Output. The last num_for_head images give no gradient to the backbone."""
+    def forward(self, images: Tensor) -> Output:
+        """(n, channels, height, width) -> Output."""
         embedding = self.backbone(images)
-        if num_for_head > 0:
-            own = len(images) - num_for_head
-            embedding = torch.cat([embedding[:own], embedding[own:].detach()])
         return Output(embedding, classify(self.head, embedding))
 
 

@@ -161,7 +161,6 @@ USED_IF: dict[str, Callable[[_Value], bool]] = {
         (_transports(value) and value("ot.scope") == "dataset") or _weights(value) in LOOKS_AGAIN
     ),
     "stage2.meta_batch_size": lambda value: value("stage2.meta_loss_factor") != 0,
-    "stage2.meta_trains": lambda value: value("stage2.meta_loss_factor") != 0 and value("stage2.trainable") != "classifier",
     "stage2.meta_forward": lambda value: value("stage2.meta_loss_factor") != 0,
     **_of_stage("stage1"),
     **_of_stage("stage2"),

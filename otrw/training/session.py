@@ -47,8 +47,6 @@ class Phase(NamedTuple):
     meta_loss_factor: float = 0.0
     meta_batch_size: int | None = None
     meta_forward: str = "joint"
-    meta_for_head: bool = False
-    """Whether the meta images' loss gives no gradient to the backbone."""
     refresh_every_epochs: int | None = None
     class_balanced_from_epoch: int | None = None
     """Stage 1: the weights count from this epoch on; None: always."""

@@ -107,7 +107,6 @@ def stage2(session: Session, net: Net, state: dict | None) -> tuple[Net, Weighti
             meta_loss_factor=settings.meta_loss_factor,
             meta_batch_size=settings.meta_batch_size,
             meta_forward=settings.meta_forward,
-            meta_for_head=settings.meta_trains == "classifier" and settings.trainable != "classifier",
             refresh_every_epochs=1 if moves else settings.refresh_every_epochs,
         )
         train(session, phase, resumed)

@@ -126,13 +126,10 @@ def _losses(phase: Phase, training: Training, part: _Part, total: Tensor | None,
         return StepLosses(torch.zeros_like(meta_loss), meta_loss, phase.meta_loss_factor * meta_loss)
     if meta is None:
         logits, meta_logits = module(batch.inputs).logits, None
+    elif phase.meta_forward == "joint":
+        logits, meta_logits = module(torch.cat([batch.inputs, meta.inputs])).logits.split([len(batch.index), len(meta.index)])
     else:
-        for_head = {"num_for_head": len(meta.index)} if phase.meta_for_head else {}
-        if phase.meta_forward == "joint":
-            sizes = [len(batch.index), len(meta.index)]
-            logits, meta_logits = module(torch.cat([batch.inputs, meta.inputs]), **for_head).logits.split(sizes)
-        else:
-            logits, meta_logits = module(batch.inputs).logits, module(meta.inputs, **for_head).logits
+        logits, meta_logits = module(batch.inputs).logits, module(meta.inputs).logits
     losses = phase.weighting.losses_of_batch(training.criterion, logits, part.targets, batch)
     loss = train_loss = share_of_mean(losses, part.weights, batch.mask, total, num_ranks=num_ranks)
     meta_loss = torch.zeros_like(loss)

@@ -36,21 +36,6 @@ def test_resnet32_has_464154_parameters_for_10_classes():
     assert num_parameters(build_model("resnet32", 100)) == 464_154 + 90 * 65
 
 
-def test_images_for_the_classifier_alone_give_it_their_gradient_and_the_backbone_none():
-    net, batch = build_model("small", 10, in_channels=1), images(6, 1, 8)
-
-    def gradients(num_for_head, rows):
-        net.zero_grad()
-        net(batch, num_for_head).logits[rows].square().sum().backward()
-        return {name: p.grad.clone() for name, p in net.named_parameters()}
-
-    assert torch.equal(net(batch, 2).logits, net(batch).logits)
-    of_others, of_all, both = gradients(0, slice(0, 4)), gradients(0, slice(0, 6)), gradients(2, slice(0, 6))
-    for name, gradient in both.items():
-        torch.testing.assert_close(gradient, (of_all if name.startswith("head") else of_others)[name])
-    assert all(not torch.any(gradient) for name, gradient in gradients(6, slice(0, 6)).items() if name.startswith("backbone"))
-
-
 @pytest.mark.parametrize("name", sorted(BLOCKS_PER_STAGE))
 def test_every_resnet_has_the_parameters_of_the_formula_and_the_depth_of_its_name(name):
     net = build_model(name, 7)

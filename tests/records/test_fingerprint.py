@@ -89,8 +89,6 @@ def of(variant, **values):
     [
         ("ot", {"stage2__meta_batch_size": 7}, {}),
         ("ot", {"stage2__meta_forward": "separate"}, {}),
-        ("class_balanced", {"stage2__meta_trains": "classifier"}, {}),
-        ("ot_meta", {"stage2__meta_trains": "classifier"}, {"stage2__trainable": "classifier"}),
         ("ot", {"ot__predictions": "out_of_fold"}, {"ot__label_softening": 0.0}),
         ("class_balanced", {"ot__confidence_power": 1.0, "ot__weight_power": 7.0}, {}),
         ("ot", {"ot__transition_prior": 7.0, "ot__num_plan_rounds": 7, "ot__smoothing_samples": 7.0}, {}),

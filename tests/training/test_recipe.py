@@ -41,7 +41,6 @@ PIECES = [
     "--stage1.optimizer.sam_radius=0.05",
     "--stage1.optimizer.sam_start=0.5",
     "--stage1.optimizer.ema_decay=0.95",
-    "--stage2.meta_trains=classifier",
     "--stage2.optimizer.name=adamw",
     "--stage2.optimizer.learning_rate=0.002",
     "--stage2.optimizer.ema_decay=0.9",

@@ -121,30 +121,6 @@ def test_meta_images_alone_learn_nothing_from_the_given_labels(tmp_path):
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
 
 
-@pytest.mark.parametrize("forward", ["joint", "separate"])
-def test_meta_images_train_the_classifier_alone_where_asked_to(tmp_path, forward):
-    """One step: with it the backbone is the same whatever labels the meta images have, and the classifier is not."""
-
-    def net(trains, wrong):
-        options = [
-            *("--data.imbalance_factor=10", "--stage1.epochs=1", "--stage2.epochs=1", "--stage2.batch_size=2000"),
-            *("--stage2.rounds=1", "--run.tensorboard=false", "--data.cache=", "--variants=[class_balanced_meta]"),
-            *(f"--stage2.meta_trains={trains}", f"--stage2.meta_forward={forward}"),
-            *(f"--data.meta_label_noise_rate={wrong}", f"--run.directory={tmp_path}", f"--run.name={trains}{wrong}"),
-        ]
-        return load_file(run(parse_config(options)).folder / "class_balanced_meta" / "model.safetensors")
-
-    def same(pair, part):
-        names = [name for name in pair[0] if name.startswith(part)]
-        assert names
-        return all(torch.equal(pair[0][name], pair[1][name]) for name in names)
-
-    of_the_classifier, of_all = ([net(trains, wrong) for wrong in (0.0, 0.5)] for trains in ("classifier", "all"))
-    assert same(of_the_classifier, "backbone")
-    assert not same(of_the_classifier, "head")
-    assert not same(of_all, "backbone")
-
-
 def test_the_small_loss_filter_is_told_how_many_labels_are_wrong_and_not_how_many_might_have_been(tmp_path):
     """Labels are confused between some classes alone, so that fewer are wrong than data.label_noise_rate says."""
     settings = ("--data.label_noise=similar", "--data.label_noise_rate=0.4", "--stage1.epochs=1", "--stage2.epochs=1")
