@@ -9,6 +9,7 @@ from typing import NamedTuple
 from otrw.config import Config, Variant, flatten, to_dict
 from otrw.config.command_line import parse_config
 from otrw.config.known_data import KNOWN_DATA
+from otrw.config.variants import ITERATING
 from otrw.errors import UserError, check
 from otrw.grid.jobs import Job, make_job
 
@@ -117,6 +118,9 @@ FINE_TUNED = {
     "stage2.optimizer.learning_rate": 0.01,
 }
 """The whole net, with weights from fresh embeddings every second epoch."""
+WEIGHTS_KEPT = {"stage2.refresh_every_epochs": None}
+"""As stage 1 gave them. A net that trains on the trusted images knows them by heart, and what is found from its embeddings is
+misled where labels are wrong as people's are (analysis/LOG.md)."""
 HUMAN = (
     ("worse_label", "worst of three", "cifar10"),
     ("random_label1", "one person", "cifar10"),
@@ -261,9 +265,10 @@ STUDIES: dict[str, Study] = {
                     for f in (0.1, 1.0)
                 ),
                 *(
-                    Cell(f"{name}-finetuned", {"data.labels_file": f":{name}"} | FINE_TUNED, datasets=(dataset,))
+                    Cell(f"{name}-{end}", {"data.labels_file": f":{name}"} | FINE_TUNED | kept, datasets=(dataset,))
                     for name, _, dataset in HUMAN
                     if name in ("worse_label", "noisy_label")
+                    for end, kept in (("finetuned", {}), ("finetuned-kept", WEIGHTS_KEPT))
                 ),
             ),
             EVERYONE,
@@ -322,7 +327,9 @@ def cells_of(study: Study, dataset: str, names: Sequence[str] = ()) -> list[Cell
 def cell_arguments(study: Study, cell: Cell, asked: str = "") -> list[str]:
     """The settings of a cell as a command line, behind what the study asked for."""
     settings = (*study.settings.items(), *cell.settings.items())
-    return [f"--{path}={asked if path == study.asks_for else ''}{value}" for path, value in settings]
+    return [
+        f"--{path}={asked if path == study.asks_for else ''}{'null' if value is None else value}" for path, value in settings
+    ]
 
 
 def _asked_for(study: Study, overrides: Sequence[str]) -> tuple[str, list[str]]:
@@ -363,8 +370,10 @@ def cell_of(study: Study, config: Mapping) -> Cell | None:
     """
     settings = flatten(to_dict(Config())) | flatten(config)  # a setting younger than the record has its default
     paths = {path for cell in study.cells for path in cell.settings} | set(study.settings)
-    is_stage1 = settings.get("variants") == ["stage1"]
-    paths = {path for path in paths - LEFT_TO_VARIANTS if not (is_stage1 and path.startswith(("stage2.", *_OF_META)))}
+    variants = settings.get("variants") or [""]
+    is_stage1 = variants == ["stage1"]
+    left = LEFT_TO_VARIANTS - ({"stage2.refresh_every_epochs"} if variants[0].startswith(ITERATING) else set())
+    paths = {path for path in paths - left if not (is_stage1 and path.startswith(("stage2.", *_OF_META)))}
     preset = flatten(to_dict(parse_config(["--config", KNOWN_DATA[str(settings["data.source"])].preset])))
     preset |= {"data.label_noise": "none", "data.label_noise_rate": 0.0}
     for cell in study.cells:
