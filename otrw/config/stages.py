@@ -61,7 +61,7 @@ class Stage2Config:
     train again. Round 1 starts from stage 1. Class-balanced weights and the like have nothing to iterate and take one."""
     refresh_every_epochs: int | None = None
     """Re-compute the weights from fresh embeddings every so many epochs; null keeps them for the round. A whole net that trains
-    on the meta images soon knows them by heart: what its embeddings say of wrong labels can be worse than what stage 1's said."""
+    on the meta images soon knows them by heart: what its embeddings say of wrong labels can be worse than by stage 1's."""
     apply_weights: Literal["loss", "sampling"] = "loss"
     """Weight the loss, or draw samples in proportion to their weights."""
     normalizer: Literal["weights", "samples", "none"] = "weights"
