@@ -176,7 +176,7 @@ def brief_text(tables: Sequence[StudyTable], cells: Sequence[str] = (), variants
     Args:
         tables: of one study.
         cells: names of conditions; none takes all.
-        variants: methods, in this order; none takes all.
+        variants: methods, in this order; none takes all that have a record under the conditions.
 
     Raises:
         UserError: where a condition or method has no records.
@@ -185,7 +185,13 @@ def brief_text(tables: Sequence[StudyTable], cells: Sequence[str] = (), variants
     for option, names, there in zip(("--cells", "--variants"), (cells, variants), known, strict=True):
         for name in names:
             check(name in there, option, name, f"be among those with records: {', '.join(sorted(there))}")
-    columns = list(variants) or [name for name in TITLES if name in known[1]]
+    shown = {
+        name
+        for table in tables
+        for name, row in table.rows.items()
+        if any(cell.name in row for cell in table.cells if not cells or cell.name in cells)
+    }
+    columns = list(variants) or [name for name in TITLES if name in shown]
     parts = []
     for metric in dict.fromkeys(table.metric for table in tables):
         lines = [[metric, *(label(name).removesuffix(" + meta") for name in columns), "seeds"]]

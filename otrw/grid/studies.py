@@ -37,7 +37,9 @@ class Cell(NamedTuple):
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.panel} {self.place:g}" if self.panel and self.place is not None else self.name
+        if not self.panel:
+            return self.name
+        return self.panel if self.place is None else f"{self.panel} {self.place:g}"
 
 
 class Study(NamedTuple):
@@ -265,10 +267,18 @@ STUDIES: dict[str, Study] = {
                     for f in (0.1, 1.0)
                 ),
                 *(
-                    Cell(f"{name}-{end}", {"data.labels_file": f":{name}"} | FINE_TUNED | kept, datasets=(dataset,))
-                    for name, _, dataset in HUMAN
+                    Cell(
+                        f"{name}-{end}",
+                        {"data.labels_file": f":{name}"} | FINE_TUNED | kept,
+                        f"{whose}, {words}",
+                        datasets=(dataset,),
+                    )
+                    for name, whose, dataset in HUMAN
                     if name in ("worse_label", "noisy_label")
-                    for end, kept in (("finetuned", {}), ("finetuned-kept", WEIGHTS_KEPT))
+                    for end, words, kept in (
+                        ("finetuned", "fine-tuned", {}),
+                        ("finetuned-kept", "fine-tuned with stage 1's weights", WEIGHTS_KEPT),
+                    )
                 ),
             ),
             EVERYONE,

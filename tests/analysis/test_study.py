@@ -84,6 +84,8 @@ def test_the_brief_table_has_a_line_a_condition_and_the_methods_in_the_order_ask
         ["Digits-LT, symmetric 40", "6.8", "**8.3**", "11.8", "3"],
     ]
     assert len(brief_text(tables).splitlines()) == 2 + 3
+    assert "oracle" in brief_text(tables)
+    assert "oracle" not in brief_text(tables, ["clean"])  # a method without records there has no column
     with pytest.raises(UserError, match=r"^--cells must be among those with records: clean, .*got 'x'"):
         brief_text(tables, ["x"])
     with pytest.raises(UserError, match=r"^--variants must be among those with records: .*got 'ot'"):
