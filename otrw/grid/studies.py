@@ -277,7 +277,7 @@ STUDIES: dict[str, Study] = {
                     if name in ("worse_label", "noisy_label")
                     for end, words, kept in (
                         ("finetuned", "fine-tuned", {}),
-                        ("finetuned-kept", "fine-tuned with stage 1's weights", WEIGHTS_KEPT),
+                        ("finetuned-kept", "fine-tuned, weights kept", WEIGHTS_KEPT),
                     )
                 ),
             ),
