@@ -380,9 +380,10 @@ def cell_of(study: Study, config: Mapping) -> Cell | None:
     """
     settings = flatten(to_dict(Config())) | flatten(config)  # a setting younger than the record has its default
     paths = {path for cell in study.cells for path in cell.settings} | set(study.settings)
-    variants = settings.get("variants") or [""]
-    is_stage1 = variants == ["stage1"]
-    left = LEFT_TO_VARIANTS - ({"stage2.refresh_every_epochs"} if variants[0].startswith(ITERATING) else set())
+    variants = settings.get("variants")
+    variant = str(variants[0]) if isinstance(variants, list) and len(variants) == 1 else ""
+    is_stage1 = variant == "stage1"
+    left = LEFT_TO_VARIANTS - ({"stage2.refresh_every_epochs"} if variant.startswith(ITERATING) else set())
     paths = {path for path in paths - left if not (is_stage1 and path.startswith(("stage2.", *_OF_META)))}
     preset = flatten(to_dict(parse_config(["--config", KNOWN_DATA[str(settings["data.source"])].preset])))
     preset |= {"data.label_noise": "none", "data.label_noise_rate": 0.0}
