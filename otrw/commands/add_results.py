@@ -17,6 +17,7 @@ from pathlib import Path
 
 from otrw.commands.checkout import CHECKPOINTS, RESULTS
 from otrw.errors import UserError, check
+from otrw.grid.studies import STUDIES
 
 SEARCH_FILES = ("search.yaml", "trials.jsonl", "best.yaml")
 FILES = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "audit.json")
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str]) -> None:
             CHECKPOINTS.mkdir(exist_ok=True)
             shutil.copyfile(_stage1_net(run), CHECKPOINTS / f"{run.name}.safetensors")
             print(f"{_stage1_net(run)} -> {CHECKPOINTS / run.name}.safetensors")
-    print("then: python analysis/make_table.py --write README.md")
+    if options.to.name in STUDIES:
+        print(f"then: python analysis/make_table.py --study {options.to.name}")
+    else:
+        print("then: python analysis/make_table.py --all --against published --write analysis/RESULTS.md")
 
 
 def _is_search(folder: Path) -> bool:
