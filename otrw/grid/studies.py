@@ -214,11 +214,11 @@ STUDIES: dict[str, Study] = {
         ),
         Study(
             "fine_tuning",
-            "The whole net fine-tuned, weights from fresh embeddings every second epoch, 40 % wrong labels",
+            "The whole net fine-tuned, weights fresh every second epoch or as stage 1 gave them, 40 % wrong labels",
             "",
             ("cifar10", "cifar100", "digits"),
-            (Cell("finetuned8", {}),),
-            ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, *TRANSPORT, "oracle_meta"),
+            (Cell("finetuned8", {}, "fresh weights"), Cell("finetuned8-kept", WEIGHTS_KEPT, "weights kept")),
+            ("stage1", "class_balanced_meta", "meta_only", *TRUSTED, "cleanlab_meta", *TRANSPORT, "oracle_meta"),
             SYMMETRIC40 | FINE_TUNED,
         ),
         Study(
