@@ -13,16 +13,18 @@ Peers: POT's `sinkhorn_log`, `sinkhorn` (numpy in float64 and torch in float32) 
 geomloss and ott-jax (log domain and kernel) where they can be imported (pip install geomloss ott-jax).
 
 The error is the L1 distance of both marginals of the plan from a and b, in float64 from what the solver returns, the same way
-for all. A peer runs for 10, 15, 23, ... iterations, without a check of its own where it lets one, until its plan is good enough
-or one call takes more than --limit-seconds: the time is that of the first number of iterations that suffices. What does not get
-there is shown with the error that it reached. jax is timed after compilation. Solvers take turns; times are the least of the
-rounds. On one thread ratios are those of processor time, which other processes disturb little, on several those of the clock.
-Memory is by how much the peak of the process rises in one call (Linux).
+for all. A peer first gets as many iterations as fill --limit-seconds; if its plan is good enough then, it gets 10, 15, 23, ...,
+without a check of its own where it lets one, and its time is that of the first number that suffices. What does not get there is
+shown with the error that it reached, and with the longest time it was given; one that stays away from the error whatever the
+number, as where a kernel underflows, never gets there. jax is timed after compilation. Solvers take turns; times are the least
+of the rounds. On one thread ratios are those of processor time, which other processes disturb little, on several those of the
+clock. Memory is by how much the peak of the process rises in one call (Linux).
 """
 
 import argparse
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -198,6 +200,9 @@ class Found(NamedTuple):
     error: float
     iterations: int | None
     reached: bool
+    seconds: Seconds
+    given_seconds: float | None = None
+    """The longest call that did not reach the error; None where no more iterations would."""
 
 
 def timed(call: Callable[[], Answer]) -> tuple[Seconds, Answer]:
@@ -229,20 +234,33 @@ def find(name: str, problem: Problem, targets: list[float], limit_seconds: float
     if name in OURS:
         calls = {target: make(target) for target in targets}
         errors = {target: error_of(problem, call()) for target, call in calls.items()}
-        return {target: Found(calls[target], errors[target], None, errors[target] <= target) for target in targets}
+        return {t: Found(calls[t], errors[t], None, errors[t] <= t, NEVER) for t in targets}
     found: dict[float, Found] = {}
-    best, number, spent = None, float(FIRST_ITERATIONS), 0.0
-    while True:
+    tried: list[Found] = []
+
+    def attempt(number: float) -> float:
         call = make(number)
         seconds, answer = timed(call)
-        spent += seconds.compared
-        now = Found(call, error_of(problem, answer), int(number), False)
-        best = now if best is None or now.error < best.error else best
-        found |= {t: now._replace(reached=True) for t in targets if now.error <= t and t not in found}
-        is_over = MORE_ITERATIONS * seconds.compared > limit_seconds or spent > 5 * limit_seconds
-        if len(found) == len(targets) or is_over or number > MOST_ITERATIONS:  # what underflows returns at once, for ever
-            return {target: found.get(target, best) for target in targets}
-        number *= MORE_ITERATIONS
+        tried.append(Found(call, error_of(problem, answer), int(number), False, seconds))
+        return seconds.compared
+
+    number = float(FIRST_ITERATIONS)
+    seconds = attempt(number)
+    while seconds < limit_seconds / MORE_ITERATIONS and number < MOST_ITERATIONS:
+        number = min(number * limit_seconds / seconds, MOST_ITERATIONS)
+        seconds = attempt(number)
+    if min(now.error for now in tried) <= max(targets):
+        tried, number = [], float(FIRST_ITERATIONS)
+        while True:
+            seconds = attempt(number)
+            now = tried[-1]
+            found |= {t: now._replace(reached=True) for t in targets if now.error <= t and t not in found}
+            if len(found) == len(targets) or MORE_ITERATIONS * seconds > limit_seconds or number > MOST_ITERATIONS:
+                break
+            number *= MORE_ITERATIONS
+    best = min(tried, key=lambda now: now.error)
+    given = None if number >= MOST_ITERATIONS else max(now.seconds.compared for now in tried)
+    return {t: found.get(t, best._replace(given_seconds=given)) for t in targets}
 
 
 def compare(size: str, epsilon: float, names: list[str], targets: list[float], options: argparse.Namespace) -> list[dict]:
@@ -256,12 +274,13 @@ def compare(size: str, epsilon: float, names: list[str], targets: list[float], o
             print(f"{name} left out: not installed", file=sys.stderr)
         except Exception as error:  # a peer's failure is a result, not ours to raise
             print(f"{name} left out: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
-    seconds = dict.fromkeys(calls, NEVER)
+    seconds = {key: found.seconds for key, found in calls.items()}
     for _ in range(options.rounds):
         for key, found in calls.items():
-            if seconds[key] is NEVER or seconds[key].compared < options.limit_seconds / options.rounds:
+            if key[0] in OURS or (found.reached and seconds[key].compared < options.limit_seconds / options.rounds):
                 now = timed(found.call)[0]
                 seconds[key] = min(seconds[key], now, key=lambda s: s.compared)
+    peaks = {found.call: peak_mebibytes(found.call) for found in calls.values()}
     entries = []
     for (name, target), found in calls.items():
         own = seconds["otrw", target]
@@ -275,7 +294,8 @@ def compare(size: str, epsilon: float, names: list[str], targets: list[float], o
                 "milliseconds": round(1e3 * seconds[name, target].clock, 3),
                 "processor_milliseconds": round(1e3 * seconds[name, target].processor, 3),
                 "times_otrw": round(seconds[name, target].compared / own.compared, 2),
-                "peak_mebibytes": peak_mebibytes(found.call),
+                "given_milliseconds": found.given_seconds and round(1e3 * found.given_seconds, 1),
+                "peak_mebibytes": peaks[found.call],
             }
         )
     return entries
@@ -398,6 +418,13 @@ def _compared(entry: dict) -> float:
     return entry.get("processor_milliseconds" if entry["threads"] == 1 else "milliseconds", entry["milliseconds"])
 
 
+def _unreached(peers: list[dict]) -> float:
+    """Milliseconds in which no peer reached the error; of earlier records, what the nearest one's best plan took."""
+    if any("given_milliseconds" not in e for e in peers):
+        return _compared(min(peers, key=lambda e: e["error"]))
+    return min((e["given_milliseconds"] for e in peers if e["given_milliseconds"] is not None), default=math.inf)
+
+
 def markdown(entries: list[dict]) -> str:
     """A line a cell and error: ours, the fastest peer that reaches the error, and whoever came closest otherwise."""
     lines = ["| K x N, epsilon | error | threads | ours (ms) | fastest peer that reaches it | its time / ours |"]
@@ -413,8 +440,7 @@ def markdown(entries: list[dict]) -> str:
             if there is not None:
                 peer = f"{there['solver']} ({there['iterations']} iterations) | {_compared(there) / _compared(own):.2g}"
             elif nearest is not None:
-                ratio = _compared(nearest) / _compared(own)
-                peer = f"none; {nearest['solver']} is at {nearest['error']:.0e} | > {ratio:.2g}"
+                peer = f"none; {nearest['solver']} is at {nearest['error']:.0e} | > {_unreached(peers) / _compared(own):.2g}"
             else:
                 peer = "no peer | "
             reached = "" if own["reached"] else f" (at {own['error']:.1e})"
