@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from otrw.errors import UserError
-from otrw.records.ledger import Record, read_columns
+from otrw.records.ledger import Record, read_table
 
 FLAGGED = 0.5
 """Score from which a label counts as wrong: it is more probably wrong than right."""
@@ -81,10 +81,10 @@ def make_audit(record: Record) -> Audit:
         record: of a variant with weights; weights.parquet lies in its folder.
 
     Raises:
-        UserError: where the file is missing, damaged or of other classes, or weights are those of classes.
+        UserError: where the file is missing, damaged, another run's or of other classes, or weights are those of classes.
     """
     path = record.path / "weights.parquet"
-    columns = read_columns(path)
+    columns = read_table(record, path.name)
     if columns is None:
         raise UserError(f"{path} must be there: it stays in the folder of the run and only variants of stage 2 have one")
     missing = [name for name in NEEDED if name not in columns]

@@ -46,6 +46,8 @@ PACKAGES = ("torch", "torchvision", "accelerate", "ray", "pot", "tensorboard", "
 
 CHECKED = ("config.yaml", "metrics.jsonl")
 """Files of a record whose checksums are in result.json."""
+TABLES = ("weights.parquet", "predictions.parquet")
+"""Files that stay in the run's folder; their checksums are in result.json too, and are looked at when they are read."""
 
 
 class Record(NamedTuple):
@@ -94,6 +96,21 @@ def read_columns(path: Path) -> dict[str, np.ndarray] | None:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
+def read_table(record: Record, name: str) -> dict[str, np.ndarray] | None:
+    """One of `TABLES` of a record, one array a column; None where it is not there.
+
+    Raises:
+        UserError: where it is broken, or is not the one that was written with this result.json.
+    """
+    path = record.path / name
+    result = read_json(record.path / "result.json")
+    files = result.get("files") if isinstance(result, dict) else None
+    written = files.get(name) if isinstance(files, dict) else None  # earlier versions kept no checksum of it
+    if written is not None and path.is_file() and _digest(path.read_bytes()) != written:
+        raise UserError(f"{path} is not the file of the result.json beside it, its checksum differs; train that variant again")
+    return read_columns(path)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file, indented, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
@@ -101,7 +118,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_result(folder: Path, result: Mapping) -> None:
     """Write result.json, with checksums of itself and of the files that are read with it."""
-    files = {name: _digest((folder / name).read_bytes()) for name in CHECKED if (folder / name).is_file()}
+    files = {name: _digest((folder / name).read_bytes()) for name in CHECKED + TABLES if (folder / name).is_file()}
     whole = json.loads(json.dumps({**result, "files": files}))  # as it will be read
     write_json(folder / "result.json", {**whole, "checksum": _digest_of(whole)})
 

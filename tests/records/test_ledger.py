@@ -221,6 +221,28 @@ def test_a_record_with_a_changed_figure_is_left_out(tmp_path, name, old, new):
         ledger.read_record(tmp_path)
 
 
+def test_a_table_of_another_run_is_refused_and_one_of_an_earlier_version_is_read(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        ledger.write_yaml(folder / "config.yaml", {"run": {"seed": seed}})
+        ledger.write_json(folder / "environment.json", {})
+        ledger.write_columns(folder / "weights.parquet", {"weight": np.arange(5) + seed})
+        ledger.write_result(folder, {"seed": seed})
+    record = ledger.read_record(tmp_path / "0")
+    columns = ledger.read_table(record, "weights.parquet")
+    assert columns is not None
+    assert columns["weight"].tolist() == [0, 1, 2, 3, 4]
+    assert ledger.read_table(record, "predictions.parquet") is None
+    shutil.copy(tmp_path / "1" / "weights.parquet", tmp_path / "0")
+    with pytest.raises(UserError, match=r"weights.parquet is not the file of the result.json beside it"):
+        ledger.read_table(record, "weights.parquet")
+    ledger.write_json(tmp_path / "0" / "result.json", {"seed": 0})
+    columns = ledger.read_table(ledger.read_record(tmp_path / "0"), "weights.parquet")
+    assert columns is not None
+    assert columns["weight"].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_flipped_bit_in_a_column_is_noticed(tmp_path):
     path = tmp_path / "weights.parquet"
     ledger.write_columns(path, {"weight": np.linspace(0, 1, 500)})

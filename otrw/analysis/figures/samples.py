@@ -10,7 +10,7 @@ from otrw.analysis.statistics import reliability
 from otrw.analysis.table import dataset_title
 from otrw.analysis.variant_styles import BLACK, BLUE, GREY, STYLES, VERMILLION
 from otrw.records.experiments import Experiment, label
-from otrw.records.ledger import read_columns
+from otrw.records.ledger import read_table
 
 NUM_BINS = 15
 SMALLEST_SHOWN = 1e-4  # of the mean weight; smaller weights lie on the lower edge
@@ -20,9 +20,7 @@ MOST_CLASSES_NAMED = 20
 def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
     """Figure 1 of arXiv 2208.02951: learned weights by class (left) and by sample (right), one line of panels a cost."""
     found = [
-        (experiment, columns)
-        for experiment in experiments
-        if (columns := read_columns(experiment.record.path / "weights.parquet"))
+        (experiment, columns) for experiment in experiments if (columns := read_table(experiment.record, "weights.parquet"))
     ]
     if not found:
         return None
@@ -87,9 +85,7 @@ def cost_name(experiment: Experiment) -> str:
 def reliability_figure(experiments: Sequence[Experiment]) -> Figure | None:
     """Accuracy against confidence, one panel a variant; None without predictions."""
     found = [
-        (experiment, columns)
-        for experiment in experiments
-        if (columns := read_columns(experiment.record.path / "predictions.parquet"))
+        (experiment, columns) for experiment in experiments if (columns := read_table(experiment.record, "predictions.parquet"))
     ]
     if not found:
         return None

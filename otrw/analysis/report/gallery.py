@@ -14,7 +14,7 @@ from otrw.analysis.variant_styles import BLUE, VERMILLION
 from otrw.config.data import ColumnsConfig, DataConfig
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment
-from otrw.records.ledger import Record, read_columns
+from otrw.records.ledger import Record, read_table
 
 NUM_SHOWN = 6
 NUM_SHOWN_OF_MANY = 3  # with more classes than this many images a class make a page of several megabytes
@@ -24,7 +24,7 @@ THUMBNAIL_SIDE = 160  # pixels
 
 def weighted(experiment: Experiment) -> dict[str, np.ndarray] | None:
     """The record's weights.parquet; None where it is not there, as in committed records."""
-    return read_columns(experiment.record.path / "weights.parquet")
+    return read_table(experiment.record, "weights.parquet")
 
 
 def picture_source(record: Record, side: int = THUMBNAIL_SIDE) -> Callable[[int], str] | None:
