@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--to", type=Path, default=RESULTS, help="where to (default: analysis/results)")
     parser.add_argument("--checkpoint", action="store_true", help="copy the stage-1 net too")
     options = parser.parse_args(arguments)
-    options.runs = [Path(os.path.abspath(run)) for run in options.runs]  # "." has no name
+    runs = [Path(os.path.abspath(run)) for run in options.runs]  # "." has no name
+    options.runs = [run for run in runs if not (run.suffix == ".log" and run.is_file())]  # a grid's, beside its runs
+    check(bool(options.runs), "runs", f"{len(runs)} logs", "be folders of finished runs")
     for name, number in Counter(run.name for run in options.runs).items():
         check(number == 1, "runs", f"{number} called {name}", "have names of their own, as they become one folder each")
     variants = {run: sorted(path.parent for path in run.glob("*/config.yaml")) for run in options.runs if not _is_search(run)}

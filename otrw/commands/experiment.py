@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from otrw.commands.grid_options import commit_command, grid_parser, parse, show_or_train
-from otrw.grid.studies import STUDIES, study_jobs
+from otrw.grid.studies import STUDIES
+from otrw.grid.study_jobs import study_jobs
 
 
 def main(name: str, arguments: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from otrw.analysis.study import brief_text, metric_of, study_tables, study_text
 from otrw.config.variants import variant_config
 from otrw.errors import UserError
-from otrw.grid.studies import STUDIES, study_jobs
+from otrw.grid.studies import STUDIES
+from otrw.grid.study_jobs import study_jobs
 from otrw.records import ledger
 from otrw.records.experiments import load_experiments
 

@@ -48,13 +48,25 @@ def test_nothing_is_copied_where_one_of_several_is_no_run(tmp_path):
     (run / "stage1").mkdir(parents=True)
     for name in ("config.yaml", "result.json"):
         (run / "stage1" / name).write_text("{}")
-    log = tmp_path / "a-run.log"
-    log.write_text("a study's log beside its runs")
-    done = add(run, log, "--to", to)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no run")
+    done = add(run, notes, "--to", to)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert str(log) in done.stderr
+    assert str(notes) in done.stderr
     assert not to.exists()
+
+
+def test_a_grids_logs_beside_its_runs_are_passed_over(tmp_path):
+    run, log, to = tmp_path / "a-run", tmp_path / "a-run.log", tmp_path / "results"
+    (run / "stage1").mkdir(parents=True)
+    for name in ("config.yaml", "result.json"):
+        (run / "stage1" / name).write_text("{}")
+    log.write_text("of the grid")
+    done = add(run, log, "--to", to)
+    assert done.returncode == 0, done.stderr
+    assert files_below(to) == {"a-run/stage1/config.yaml", "a-run/stage1/result.json"}
+    assert add(log, "--to", to).returncode == 2
 
 
 def test_a_folder_keeps_its_name_however_it_is_given_and_nothing_of_an_earlier_run(tmp_path):

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from otrw.config import to_dict
 from otrw.grid.runner import Grid
-from otrw.grid.studies import STUDIES, study_jobs
+from otrw.grid.studies import STUDIES
+from otrw.grid.study_jobs import study_jobs
 
 
 def test_what_was_begun_goes_on_before_another_trains_the_same_stage_1_anew(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from otrw.config import to_dict
 from otrw.config.variants import ITERATING, variant_config
 from otrw.errors import UserError
 from otrw.grid.jobs import check_folders
-from otrw.grid.studies import FACTORS, STUDIES, cell_of, study_jobs
+from otrw.grid.studies import FACTORS, STUDIES, cell_of
+from otrw.grid.study_jobs import study_jobs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "analysis" / "experiments"
 RUNNABLE = [study for study in STUDIES.values() if not study.asks_for]
