@@ -5,6 +5,7 @@ domain at every sweep, with the exact Hessian. Where there are fewer samples tha
 first: the Hessian has the size of the smaller side, and the last elimination does not increase the error.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -103,8 +104,7 @@ def _solve(
     """f (B, K) with the least error found, and sweeps of the slowest problem."""
     scaling = [epsilon]
     if initial_f is None:
-        finite = cost[cost.isfinite()]
-        extent = float(finite.max() - finite.min()) if len(finite) else 0.0
+        extent = _extent(cost)
         while scaling[-1] * EPSILON_FACTOR * START_DEPTH <= extent:
             scaling.append(scaling[-1] * EPSILON_FACTOR)
     f = torch.zeros_like(log_a) if initial_f is None else torch.where(initial_f.isfinite(), initial_f, 0)
@@ -117,6 +117,18 @@ def _solve(
         move = (f - before) / EPSILON_FACTOR if level > 0 else move
         num_sweeps += count
     return f, num_sweeps
+
+
+def _extent(cost: Tensor) -> float:
+    """Of the finite costs; picking these out takes as long as a sweep or two, so it is done only where others are there."""
+    if cost.numel() == 0:
+        return 0.0
+    low, high = cost.aminmax()
+    extent = float(high - low)
+    if math.isfinite(extent):
+        return extent
+    finite = cost[cost.isfinite()]
+    return float(finite.max() - finite.min()) if len(finite) else 0.0
 
 
 class _Problems(NamedTuple):
