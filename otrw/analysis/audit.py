@@ -30,6 +30,8 @@ class Audit(NamedTuple):
     """(N,) class index that is more probable: of the plan where it says another than the given one, else of the net"""
     weight: np.ndarray
     """(N,) with mean 1"""
+    relative: np.ndarray
+    """(N,) weight over the mean weight of those given the same label"""
     score: np.ndarray
     """(N,) in [0, 1]: the probability that the given label is wrong where `by_plan`; else the higher the more suspicious"""
     true: np.ndarray | None
@@ -126,6 +128,7 @@ def make_audit(record: Record) -> Audit:
         given[order],
         _suggested(columns, given)[order],
         weight[order],
+        relative[order],
         score[order],
         None if true is None else true[order],
         names,
@@ -200,7 +203,7 @@ def as_columns(audit: Audit) -> dict[str, np.ndarray]:
     columns = {
         "identity": audit.identity,
         "given_label": names[audit.given],
-        "suggested_label": names[audit.suggested],
+        "suggested_label": np.where(audit.flagged & (audit.suggested == audit.given), "", names[audit.suggested]),
         "label": names[audit.given],
         "verdict": np.full(len(audit.given), "", dtype=object),
         "wrong_label_score" if audit.by_plan else "low_weight_score": audit.score,

@@ -64,8 +64,8 @@ def contact_sheet(
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title>'
         f"<style>{STYLE}{SHEET_STYLE}</style></head>\n<body><header><h1>{html.escape(title)}</h1>"
-        "<p>Is the label of each picture right? Say so for as many as you can; what you leave open is not used. "
-        "A picture that is of none of the classes is wrong, with no class.</p>"
+        f"<p>{PICTURES if any(card.picture for card in cards) else ROWS} Say so for as many as you can; what you leave open is "
+        "not used. What is of none of the classes is wrong, with no class.</p>"
         f'<details><summary>Keys</summary><ul class="keylist">{keys}</ul></details></header>\n'
         '<div class="bar-top"><progress id="progress" value="0"></progress><span id="count" role="status"></span>'
         '<button id="next">Next open</button><button id="save">Save the CSV</button></div>\n'
@@ -91,7 +91,7 @@ def _section_start(label: int, cards: Sequence[Card], class_names: Sequence[str]
 
 def _card(number: int, card: Card, class_names: Sequence[str]) -> str:
     identity = html.escape(card.identity)
-    picture = f'<img src="{card.picture}" alt="{identity}">' if card.picture else f"<p>{identity}</p>"
+    picture = f'<img src="{card.picture}" alt="{identity}">' if card.picture else ""
     options = "".join(
         f'<option value="{label}">{html.escape(other)}</option>'
         for label, other in enumerate(class_names)
@@ -111,6 +111,8 @@ def _suggestion(card: Card, class_names: Sequence[str]) -> str:
     return f'<button data-do="suggested">it is {html.escape(class_names[card.suggested])}</button>'
 
 
+PICTURES = "Is the label of each picture right?"
+ROWS = "These samples are no pictures: look each up where it came from, by its name or row. Is its label right?"
 SHEET_STYLE = """
 .bar-top { position: sticky; top: 0; z-index: 2; background: Canvas; display: flex; flex-wrap: wrap; gap: .4rem 1rem }
 .bar-top { align-items: center; padding: .5rem 0; border-bottom: 1px solid var(--line) }

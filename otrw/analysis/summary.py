@@ -50,7 +50,8 @@ def print_result(
     if "balanced" in groups:
         console.print("of all test samples; balanced: mean over the classes, which are unequal there", highlight=False)
     if "many" in groups or "few" in groups:
-        console.print("of all classes, and of those with many, medium and few training samples", highlight=False)
+        of_all = "" if "balanced" in groups else "of all classes, and "
+        console.print(f"{of_all}of classes with many, medium and few training samples", highlight=False)
     console.print(_error_table([results for _, results in runs]))
     console.print()
     for line in (*_empty_groups([results for _, results in runs]), *verdict([results for _, results in runs])):
@@ -135,7 +136,7 @@ def _against_control(seeds: Sequence[Results], competing: Sequence[str]) -> list
         word = "better" if difference.high < 0 else "worse" if difference.low > 0 else "not told apart"
         interval = f"({difference.low:+.1f} to {difference.high:+.1f})"
         lines.append(f"  {TITLES[variant]:<30} {difference.mean:+6.1f} {interval:<17} {word}")
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def _error_table(seeds: Sequence[Results]) -> Table:

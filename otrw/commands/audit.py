@@ -31,7 +31,7 @@ from otrw.analysis.report.gallery import THUMBNAIL_SIDE, picture_source
 from otrw.commands.invocation import command_line
 from otrw.config import DataConfig
 from otrw.config.data import OWN_SOURCES
-from otrw.config.variants import TITLES
+from otrw.config.variants import BY_TRANSPORT, TITLES
 from otrw.data.verdicts import num_verdicts
 from otrw.errors import UserError, check
 from otrw.records import ledger
@@ -44,19 +44,6 @@ SUSPICIOUS = 0.5
 """Share of labels said to be wrong, above which it is the net that is doubted."""
 FEWEST_WRONG, MANY_MORE = 5, 2.0
 """Wrong labels among checked samples, and their share over that of the list, from which the list's numbers are doubted."""
-PREFERRED = (
-    "ot_pooled_meta",
-    "ot_pooled_labels_meta",
-    "ot_learned_meta",
-    "ot_learned_labels_meta",
-    "ot_noise_aware_meta",
-    "ot_noise_aware_labels_meta",
-    "ot_labels_meta",
-    "ot_meta",
-    "ot_noise_aware",
-    "ot_labels",
-    "ot",
-)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -211,7 +198,7 @@ def _variant(run: Path) -> Path:
     if (run / "result.json").is_file():
         return run
     known = {path.parent.name for path in run.glob("*/weights.parquet") if (path.parent / "result.json").is_file()}
-    chosen = [name for name in dict.fromkeys((*PREFERRED, *TITLES)) if name in known]
+    chosen = [name for name in dict.fromkeys((*BY_TRANSPORT, *TITLES)) if name in known]
     if not chosen:
         raise UserError(
             f"{run} must hold a finished variant with weights, got none; train one, such as --variants ot_labels_meta"

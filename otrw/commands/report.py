@@ -23,7 +23,11 @@ def main(arguments: Sequence[str]) -> None:
     """Parse, read, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or of single variants of runs")
-    parser.add_argument("--output", type=Path, help="the page to write (default: report.html in the first folder)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="the page to write (default: report.html in its folder; of several, comparison.html in the first",
+    )
     options = parser.parse_args(arguments)
     for run in options.runs:
         if not run.is_dir():
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     page, missing = make_page(experiments)
     for line in (*problems, *missing):
         print(line, file=sys.stderr)
-    output = options.output or options.runs[0] / "report.html"
+    output = options.output or options.runs[0] / ("report.html" if len(options.runs) == 1 else "comparison.html")
     try:
         ledger.write_text(output, page)
     except OSError as error:

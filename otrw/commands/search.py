@@ -10,6 +10,7 @@ python tuning/search.py --resume searches/NAME                          # go on 
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -39,4 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     except RunEndedError as ended:
         ended.command = go_on
         raise
+    if found:
+        best = plan.folder / "best.yaml"
+        shown = best.relative_to(Path.cwd()) if best.is_relative_to(Path.cwd()) else best
+        command = command_line("train", ["--config", str(shown), "--variants", f"stage1,{plan.search['row']}"])
+        console.print(f"train it     {command}", highlight=False, markup=False, soft_wrap=True)
     sys.exit(0 if found else 1)

@@ -33,6 +33,7 @@ def remedy_for(path: str) -> str:
     known = ["config", "print_config", *leaves(), *sorted(sections())]
     last = path.rpartition(".")[2]
     near = [name for name in known if last and name.startswith(path)]
+    near = near or [name for name in known if name == f"run.{path}"]  # what is asked for most: run.seed, not data.seed
     near = near or difflib.get_close_matches(path, known, n=1, cutoff=0.75)
     near = near or [name for name in known if name.rpartition(".")[2] == last]
     return f"did you mean {near[0]}?" if near else "--print_config lists every setting"

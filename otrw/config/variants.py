@@ -72,6 +72,21 @@ ITERATING = ("ot", "trusted_probe", "small_loss", "out_of_fold", "cleanlab")
 """Kinds that look at the last net's embeddings, so that a second round finds more than the first."""
 
 
+BY_TRANSPORT = (
+    "ot_pooled_meta",
+    "ot_pooled_labels_meta",
+    "ot_learned_meta",
+    "ot_learned_labels_meta",
+    "ot_noise_aware_meta",
+    "ot_noise_aware_labels_meta",
+    "ot_labels_meta",
+    "ot_meta",
+    "ot_noise_aware",
+    "ot",
+)
+"""Variants whose weights come from a plan; those that say most of single labels come first."""
+
+
 def variant_config(config: Config, variant: Variant) -> Config:
     """The config that trains this variant alone. Applying it twice changes nothing."""
     if variant == "stage1":

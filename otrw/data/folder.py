@@ -66,7 +66,16 @@ def load_folder(root: Path) -> RawData:
     stamps = np.array([(image.size, image.modified) for image in images], dtype=np.int64)
     files = ImageFiles(_objects(image.path for image in images), _objects(identities), stamps=stamps)
     raw = RawData(files, labels, Parts(**rows), tuple(names), identities=identities, skipped=tuple(skipped))
-    return raw._replace(files_hash=listing_hash(raw, stamps[:, 0]))
+    return raw._replace(files_hash=listing_hash(raw, stamps[:, 0]), notes=_notes(root, parts["train"], found["train"]))
+
+
+def _notes(root: Path, train: Path, images: list[_Found]) -> tuple[str, ...]:
+    """A line where no class has an image of its own, all lying deeper: the folder given may be one too far up."""
+    below = [Path(os.path.relpath(image.path, train)).parts[:-1] for image in images]
+    if any(len(folders) < 2 for folders in below) or len({folders[:2] for folders in below}) == len({f[0] for f in below}):
+        return ()
+    deeper = os.path.relpath(train / Path(*below[0][:2]), root)
+    return (f"every image lies in a sub-folder of its class, such as {deeper!r}; is data.root one level too far up?",)
 
 
 def _parts(root: Path, skipped: list[Skipped]) -> dict[str, Path]:

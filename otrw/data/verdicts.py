@@ -1,5 +1,6 @@
 """What somebody found who looked at samples: tables with a verdict on each, which make a trusted set or correct labels."""
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,8 @@ def _found(raw: RawData, path: Path, setting: str) -> Iterator[tuple[int, int]]:
             raise UserError(f"{setting}: {shown(identity)} must have one verdict, but is checked twice")
         before.add(row)
         if name and label is None:
-            raise UserError(f"{setting}: the label of {shown(identity)} must be a class of the data, got {shown(name)}")
+            remedy = _nearest(name, raw.class_names)
+            raise UserError(f"{setting}: the label of {shown(identity)} must be a class of the data, got {shown(name)}{remedy}")
         given = raw.class_names[raw.labels[row]]
         if verdict == RIGHT and label not in (None, int(raw.labels[row])):
             raise UserError(f"{setting}: {shown(identity)} must be wrong, or right with label {given}, got right with {name}")
@@ -220,3 +222,9 @@ def _named(places: Mapping[str, int], name: str) -> int | None:
         if spelling and spelling in places:
             return places[spelling]
     return None
+
+
+def _nearest(name: str, class_names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.strip().casefold(), [known.casefold() for known in class_names], n=1)
+    found = [known for known in class_names if near and known.casefold() == near[0]]
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -8,6 +8,7 @@ P_kn = a_k softmax_n(-C_kn / epsilon), b_n = sum_k P_kn.
 import torch
 from torch import Tensor
 
+from otrw.ot.arguments import check_problem
 from otrw.ot.cost import Cost
 from otrw.ot.sinkhorn import LogSumExp, SinkhornResult, logsumexp_over_samples, logsumexp_rows, sample_mass
 from otrw.ot.streaming import semi_relaxed_mass
@@ -37,15 +38,20 @@ def semi_relaxed_weights(cost: Cost, log_a: Tensor, *, epsilon: float, logsumexp
         (n,), with sum 1 over all samples.
 
     Raises:
-        ValueError: epsilon is not positive.
+        ValueError: epsilon is not positive, shapes do not fit, log_a holds no logarithms of masses that sum to 1, or the
+            cost holds nan.
 
     Example:
         >>> cost = torch.tensor([[0.0, 0.1, 1.0], [1.0, 1.0, 0.0]])  # two atoms; the third sample is the second's alone
         >>> [round(float(b), 3) for b in semi_relaxed_weights(cost, torch.tensor([0.5, 0.5]).log(), epsilon=0.1)]
         [0.366, 0.134, 0.5]
     """
+    check_problem(cost, log_a, epsilon=epsilon)
+    log_a = log_a.to(cost.dtype) if isinstance(cost, Tensor) else log_a
     is_plain = not isinstance(cost, Tensor) or (not cost.requires_grad and bool(cost.sum().isfinite()))
     if is_plain:
         return semi_relaxed_mass(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)[1]
+    if isinstance(cost, Tensor) and bool(cost.isnan().any()):
+        raise ValueError("cost must hold no nan, got some")
     result = semi_relaxed(cost, log_a, epsilon=epsilon, logsumexp_samples=logsumexp_samples)
     return sample_mass(cost, result, epsilon)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from otrw.ot.arguments import check_problem
 from otrw.ot.cost import Cost, blocks
 
 LogSumExp = Callable[[Tensor], Tensor]
@@ -70,9 +71,9 @@ def sinkhorn(
     (B, K, n) with log_b (B, n) is B problems at once, each stopped by its own rule; f, g and the error get the same B.
     stopping: "marginal" holds the marginal error against the tolerance; "potential" the L1 change of f in one
     iteration, the released code's rule. initial_g (n,) starts warm. Differentiable by autograd through the iterations.
+    Raises ValueError for shapes that do not fit and for masses that were meant as their logarithms.
     """
-    if epsilon <= 0:
-        raise ValueError(f"epsilon must be > 0, got {epsilon}")
+    check_problem(cost, log_a, log_b, epsilon=epsilon, is_whole=logsumexp_samples is logsumexp_rows)
     a = log_a.exp()
     f = torch.zeros_like(log_a).expand(*log_b.shape[:-1], -1)
     no_mass = log_b == -torch.inf  # takes no part from the first iteration on: padding changes nothing

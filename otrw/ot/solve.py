@@ -19,6 +19,7 @@ from typing import Literal
 from torch import Tensor
 
 from otrw.ot import sweep_cost
+from otrw.ot.arguments import check_problem
 from otrw.ot.batched import newton_batched
 from otrw.ot.cost import Cost
 from otrw.ot.newton import COLUMNS_PER_ATOM, NewtonSolver
@@ -78,8 +79,11 @@ def solve(
         Potentials, the error of their plan (that of "sinkhorn" is a bound for it), and in `solver` what was chosen.
 
     Raises:
-        ValueError: epsilon is not positive, the method is unknown, or it cannot solve a batch.
+        ValueError: epsilon is not positive, shapes do not fit, log_a or log_b holds no logarithms of masses that sum to 1,
+            the cost holds nan, the method is unknown, or it cannot solve a batch.
     """
+    is_whole = sum_samples is None and logsumexp_samples is logsumexp_rows
+    check_problem(cost, log_a, log_b, epsilon=epsilon, is_whole=is_whole)
     solver = Solver(
         cost,
         log_a,
@@ -90,7 +94,10 @@ def solve(
         sum_samples=sum_samples,
         logsumexp_samples=logsumexp_samples,
     )
-    return solver.solve(log_b, max_iterations=max_iterations, tolerance=tolerance, initial_f=initial_f)
+    result = solver.solve(log_b, max_iterations=max_iterations, tolerance=tolerance, initial_f=initial_f)
+    if bool(result.marginal_error.isnan().any()):
+        raise ValueError("cost must hold no nan, got some, or columns that nothing may reach")
+    return result
 
 
 class Solver:

@@ -16,6 +16,8 @@ from sklearn.utils.validation import column_or_1d, validate_data
 from otrw.errors import UserError, shown
 from otrw.reweight.reweighter import OTReweighter
 
+SHARE_OF_COPIES = 0.1
+"""Of the trusted rows that may be in X too without a warning: some that a table repeats by itself."""
 SMALLEST_SCALE = 1e-12  # of a column's largest number: one that varies less is constant, and is only centred
 
 
@@ -147,6 +149,7 @@ class OTSampleWeights(BaseEstimator):
             plain = _plain_labels(y_trusted, "y_trusted")
             trusted, trusted_labels = validate_data(self, X_trusted, plain, reset=False, dtype=[np.float64, np.float32])
             check_classification_targets(trusted_labels)
+            _warn_of_trusted_rows(features, trusted)
         self.classes_, all_codes, trusted_codes = _encoded(given, trusted_labels)
         if self.standardize:
             centre, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
@@ -203,6 +206,20 @@ class OTSampleWeights(BaseEstimator):
             number = min(self.num_trusted_per_class, max(1, len(members) // 2))
             rows.append(random.permutation(members)[:number])
         return np.sort(np.concatenate(rows))
+
+
+def _warn_of_trusted_rows(features: np.ndarray, trusted: np.ndarray) -> None:
+    """Warn where trusted rows are among the others: nothing is as like them, so that they take nearly all the weight."""
+    rows, of_trusted = ({row.tobytes() for row in np.ascontiguousarray(x, dtype=np.float64)} for x in (features, trusted))
+    number = len(rows & of_trusted)
+    if number < max(2, SHARE_OF_COPIES * len(of_trusted)) or len(rows) < len(features) / 2:  # tables of few values repeat rows
+        return
+    warnings.warn(
+        f"{number} rows of X_trusted are in X too: each is what is most like itself, and takes weight from all others; leave "
+        "them out of X, and train on them with weight 1 beside it",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _with_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -209,7 +209,8 @@ def model_path(path: Path) -> Path:
     variants = sorted(found.parent.name for found in path.glob(f"*/{MODEL}")) if path.is_dir() else []
     if variants:
         raise UserError(
-            f"the net must be that of one variant, got the run {path}; take {path / variants[-1]}, or one of {variants}"
+            f"the net must be that of one variant, got the run {path}; take {path / variants[-1]}, or one of "
+            f"{', '.join(variants)}"
         )
     raise UserError(f"the net must be runs/NAME/VARIANT or a model.safetensors, got {str(path)!r}, where there is none")
 

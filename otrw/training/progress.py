@@ -41,7 +41,7 @@ class Progress:
         self._num_lines = 0
         if console is not None and console.is_terminal:
             columns = (
-                TextColumn("{task.description:<22}"),
+                TextColumn("{task.description:<26}"),
                 BarColumn(bar_width=10),
                 TextColumn("{task.fields[done]:>7}"),
                 TextColumn("{task.fields[rate]:>14}"),
@@ -131,7 +131,7 @@ class Progress:
 
     def _print_line(self, now: float) -> None:
         words = self._words(now)
-        parts = [f"{self._title:<22}", f"epoch {words['done']}", words["rate"], words["note"], words["left"]]
+        parts = [f"{self._title:<26}", f"epoch {words['done']}", words["rate"], words["note"], words["left"]]
         self.say("  ".join(part for part in parts if part))
         self._last_seen, self._last_share = now, self._phase_share()
         self._num_lines += 1

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,11 +19,12 @@ from otrw.records import ledger
 from otrw.records.config_check import check_config
 from otrw.records.read import read_yaml
 from otrw.tuning.proposals import Algorithm
-from otrw.tuning.space import check_values, grid_size, load_space, parse_space, to_plain
+from otrw.tuning.space import check_values, grid_size, load_space, parse_space, to_plain, without_effect
 
 HELD_OUT_OF_OWN = 20
 """Validation samples a class of one's own data, at most half of what is left of it; not used where they have a set for it."""
 METRICS = tuple(f"validation/{name}" for name in ("balanced_error", "error", "loss", "many_error", "medium_error", "few_error"))
+DEFAULT_SPACE = "default"
 DEFAULT_TRIALS = 16
 MOST_GRID_TRIALS = 10_000
 RESUMED = ("trials", "concurrent", "address")
@@ -116,6 +118,12 @@ def _new(options: argparse.Namespace, rest: list[str]) -> Plan:
         "leave one of the two out",
     )
     check_values(space, [*base, f"--variants=[{variant}]"])
+    idle = without_effect(space, base, variant)
+    remedy = f"{variant} does not look at them; leave them out, or name another --variant"
+    check(not idle or options.space == DEFAULT_SPACE, "--space", ", ".join(idle), "be settings that the variant uses", remedy)
+    if idle:
+        print(f"left out of the search: {', '.join(idle)}, which {variant} does not look at", file=sys.stderr)
+        space = {path: found for path, found in space.items() if path not in idle}
     if options.algorithm == "optuna":
         _check_optuna()
     algorithm = options.algorithm
@@ -323,7 +331,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         epilog="All else goes to the config as in training: --config PRESET_OR_FILE, --section.key value.",
     )
     add = parser.add_argument
-    add("--space", default="default", metavar="FILE", help="what to search: a file, or a name from otrw/tuning/spaces")
+    add("--space", default=DEFAULT_SPACE, metavar="FILE", help="what to search: a file, or a name from otrw/tuning/spaces")
     add("--trials", type=int, help=f"how many settings to try (default: {DEFAULT_TRIALS}, or the whole grid)")
     add("--algorithm", choices=get_args(Algorithm), default="random", help="optuna is its tree-structured Parzen estimator")
     add("--scheduler", choices=("asha", "none"), help="asha ends poor trials early (default: asha; for a grid none)")

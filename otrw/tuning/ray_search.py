@@ -75,7 +75,6 @@ def _run_search(folder: Path, search: dict, console: Console, address: str | Non
     for line in (
         f"records      {shown}",
         f"curves       tensorboard --logdir {shown / 'trials'}",
-        f"train it     accelerate launch launch/train.py --config {shown / 'best.yaml'}",
     ):
         console.print(line, highlight=False, soft_wrap=True)
     return True

@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otrw.config import Config, flatten, to_dict
+from otrw.config import Config, Variant, flatten, to_dict
 from otrw.config.command_line import parse_config
+from otrw.config.variants import variant_config
 from otrw.errors import UserError, check
+from otrw.records.fingerprint import fingerprint
 from otrw.records.read import read_yaml
 
 SPACES = Path(__file__).resolve().parent / "spaces"
@@ -106,6 +108,32 @@ def settings_config(base: list[str], settings: Mapping[str, object]) -> Config:
     """The config of a setting: parse_config's arguments `base`, and values by dotted path. Raises UserError."""
     changes = [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in settings.items()]
     return parse_config([*base, *changes])
+
+
+def without_effect(space: Space, base: list[str], variant: Variant) -> list[str]:
+    """Settings of the space that a variant does not look at, whatever the listed values of the others are set to.
+
+    Args:
+        space: values that `check_values` has found right.
+        base: arguments for parse_config.
+        variant: what the trials train.
+    """
+    listed = [(path, value) for path, found in space.items() if found.kind in LISTS for value in found.values]
+
+    def looks_at(path: str) -> bool:
+        for other in ({}, *({other: value} for other, value in listed if other != path)):
+            prints = set()
+            for value in dict.fromkeys(space[path].values):
+                try:
+                    config = settings_config(base, {**other, path: value})
+                except UserError:  # two values that do not go together
+                    continue
+                prints.add(fingerprint(to_dict(variant_config(config, variant))))
+            if len(prints) > 1:
+                return True
+        return False
+
+    return [path for path, found in space.items() if len(set(found.values)) > 1 and not looks_at(path)]
 
 
 def sample_settings(space: Space, number: int, seed: int) -> dict[str, object]:

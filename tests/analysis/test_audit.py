@@ -49,6 +49,15 @@ def test_the_most_suspicious_comes_first_with_the_plans_suggestion_or_else_the_n
     assert "wrong_label_score" in as_columns(audit)
 
 
+def test_a_label_that_nothing_else_is_more_probable_than_gets_no_suggestion_and_weights_are_those_within_a_class(tmp_path):
+    scores, same = np.array([0.1, 0.2, 0.6, 0.0, 0.9, 0.8]), np.array([0, 0, 0, 1, 1, 0])
+    audit = make_audit(write_weights(tmp_path, wrong_label_score=scores, target_label=same, prediction=same))
+    columns = as_columns(audit)
+    assert columns["suggested_label"].tolist() == ["", "", "", *columns["given_label"][3:]]
+    place = audit.row.tolist().index(4)
+    assert audit.relative[place] == pytest.approx(0.9 / 1.45)  # of 0.9 and 2.0, given the same label
+
+
 def test_precision_and_recall_are_those_of_the_flagged_over_all_and_over_rare_classes(tmp_path):
     record = write_weights(tmp_path)
     audit = make_audit(record)

@@ -100,6 +100,12 @@ def test_committed_records_have_no_samples_and_that_is_said(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_of_a_noise_aware_variant_are_drawn_too(tmp_path):
+    write_parquet(write_record(tmp_path / "records" / "run", variant="ot_pooled_meta"))
+    made = make_figures(entries_of(tmp_path / "records"), ["weights"], folder=tmp_path / "out", formats=("png",))
+    assert [path.name for path in made] == ["weights-digits-if20-seed0-ot_pooled_meta.png"]
+
+
 def test_nothing_made_is_an_error_that_names_the_figure(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"^figure error: not made: none of 0 records has an error"):

@@ -159,6 +159,12 @@ def test_the_command_writes_into_the_run(run):
     Page((run / "page.html").read_text())
 
 
+def test_the_page_of_several_runs_leaves_those_of_each_alone(run, tmp_path):
+    write_record(tmp_path / "other", variant="ot", error=40.0, seed=1)
+    done = script(tmp_path / "other", run)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'other' / 'comparison.html'}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -145,6 +145,11 @@ def test_nothing_to_compare_says_nothing_of_differences(variants):
     assert TITLES[variants[0]] in printed(seeds)
 
 
+def test_without_a_pair_to_compare_there_is_no_heading():
+    seeds = [results(5.0, 6.0 + seed, variants=("class_balanced_meta", "stage1")) for seed in range(3)]
+    assert verdict(seeds) == []
+
+
 def test_standard_error_is_the_binomials_and_a_few_samples_without_error_prove_little():
     assert standard_error(50, 100) == pytest.approx(5, rel=0.02)
     assert standard_error(6.3, 600) == pytest.approx(100 * math.sqrt(0.063 * 0.937 / 600), rel=0.02)

@@ -56,7 +56,8 @@ def test_a_shortened_name_is_refused_with_the_whole_one(path):
 
 
 @pytest.mark.parametrize(
-    ("piece", "meant"), [("--conf", "config"), ("--ot.eps", "ot.epsilon"), ("--stage1.learning_rate", "learning_rate")]
+    ("piece", "meant"),
+    [("--conf", "config"), ("--ot.eps", "ot.epsilon"), ("--stage1.learning_rate", "learning_rate"), ("--seed", "run.seed")],
 )
 def test_a_name_that_is_no_setting_is_refused_with_the_nearest(piece, meant):
     assert meant in error_of(piece, "1").partition("did you mean")[2]

@@ -106,6 +106,7 @@ def test_names_that_tables_take_for_formulas_come_back(tmp_path):
     [
         ([("train/a/none.png", "a", "right")], r"data\.corrections: .* must be a sample of data\.root"),
         ([("train/a/a0000.png", "z", "wrong")], r"data\.corrections: the label .* must be a class of the data, got 'z'"),
+        ([("train/a/a0000.png", "B ", "wrong")], r"must be a class of the data, got 'B '; did you mean 'b'\?"),
         ([("train/a/a0000.png", "a", "wrong")], r"data\.corrections: .* must be right, or wrong with another label"),
         ([("train/a/a0000.png", "a", "right")] * 2, r"data\.corrections: .* is checked twice"),
         ([("train/a/a0000.png", "a", "")], r"data\.corrections must hold checked samples"),

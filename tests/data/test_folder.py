@@ -130,6 +130,18 @@ def test_what_is_no_image_of_a_class_is_passed_over_and_recorded(tmp_path):
     }
 
 
+def test_a_folder_one_level_too_far_up_is_remarked_on(tmp_path):
+    write_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
+    assert load_folder(tmp_path / "photos").notes == ()
+    (note,) = load_folder(tmp_path).notes
+    assert "one level too far up" in note
+    assert "photos" in note
+    for name in ("cat", "dog"):
+        (tmp_path / "deeper" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name).rename(tmp_path / "deeper" / name / "raw")
+    assert load_folder(tmp_path / "deeper").notes == ()  # one sub-folder of each class is how some keep them
+
+
 def test_links_are_followed_and_a_link_to_a_folder_above_ends(tmp_path):
     write_classes(tmp_path / "elsewhere", {"a": 3})
     write_classes(tmp_path / "root", {"b": 3})

@@ -7,10 +7,12 @@ PAGE = Path(__file__).resolve().parents[2] / "analysis" / "TRANSPORT.md"
 
 
 def test_the_example_solves_in_few_passes_and_goes_on_in_fewer(capsys):
-    names, example = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for code in (names, example):
+    names, plan, example = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for code in (names, plan, example):
         exec(compile(code, "TRANSPORT.md", "exec"), {})
-    first, *steps = capsys.readouterr().out.splitlines()
+    met, first, *steps = capsys.readouterr().out.splitlines()
+    assert float(re.search(r"error (\S+),", met)[1]) <= 1e-4
+    assert met.endswith("converged True")
     assert first.startswith("newton: marginal error")
     assert float(re.search(r"error (\S+)", first)[1]) <= 1e-4
     assert int(re.search(r"after (\d+) passes", first)[1]) <= 30

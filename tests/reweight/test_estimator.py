@@ -179,6 +179,19 @@ def test_settings_are_checked(digits, setting, value):
         OTSampleWeights(**{setting: value}).fit(features, given)
 
 
+def test_trusted_rows_that_are_in_x_too_are_warned_of(digits):
+    features, given, trusted, trusted_labels, _ = digits
+    with pytest.warns(UserWarning, match=r"50 rows of X_trusted are in X too.*leave them out of X"):
+        OTSampleWeights().fit(np.r_[features, trusted], np.r_[given, trusted_labels], trusted, trusted_labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OTSampleWeights().fit(np.r_[features, trusted[:3]], np.r_[given, trusted_labels[:3]], trusted, trusted_labels)
+        few = (
+            np.random.default_rng(0).integers(2, size=(200, 3)).astype(float)
+        )  # eight different rows: they repeat by themselves
+        OTSampleWeights().fit(few, few[:, 0].astype(int), few[:20], few[:20, 0].astype(int))
+
+
 def test_without_a_trusted_set_some_are_drawn_and_it_says_so(digits):
     features, given, *_ = digits
     with pytest.warns(UserWarning, match="labels taken on trust"):

@@ -44,7 +44,7 @@ def log():
 
 def test_a_short_phase_is_one_line_at_its_end(log):
     heard = train(*log, epochs=40, steps=12, seconds_a_step=0.01)
-    assert [text for _, text in heard] == ["class_balanced_meta     epoch 40/40  6,400 images/s  error 43.2 %  in 0:05"]
+    assert [text for _, text in heard] == ["class_balanced_meta         epoch 40/40  6,400 images/s  error 43.2 %  in 0:05"]
 
 
 @pytest.mark.parametrize(("epochs", "steps", "seconds_a_step"), [(3, 700, 0.3), (60, 97, 0.4), (90, 620, 0.15), (1, 50, 30)])
@@ -63,12 +63,12 @@ def test_a_long_phase_is_never_silent_for_long_nor_talkative(log, epochs, steps,
 def test_lines_hold_speed_and_time_left_and_no_blank_where_an_error_would_stand(log):
     heard = train(*log, epochs=10, steps=100, seconds_a_step=0.5, evaluate_every=4, samples=128)
     before_any_epoch = [text for moment, text in heard if moment < 50]
-    assert before_any_epoch[0] == "class_balanced_meta     epoch 1/10  256 images/s  8:10 left"
+    assert before_any_epoch[0] == "class_balanced_meta         epoch 1/10  256 images/s  8:10 left"
     assert any("loss 1.250" in text for moment, text in heard if 50 < moment < 200)
     assert all("error 43.2 %" in text for moment, text in heard if moment > 200)
     for _, text in heard:
         assert len(text) <= 80
-        assert re.fullmatch(r"\S+ {5}epoch \d+/10  256 images/s(  (error|loss) [\d.]+( %)?)?  (in )?[\d:]+( left)?", text), text
+        assert re.fullmatch(r"\S+ {9}epoch \d+/10  256 images/s(  (error|loss) [\d.]+( %)?)?  (in )?[\d:]+( left)?", text), text
 
 
 def test_evaluation_does_not_count_as_slow_training_but_as_time_left(log):

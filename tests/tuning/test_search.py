@@ -408,7 +408,7 @@ def test_a_damaged_search_is_one_line_and_stays_as_it_is(tmp_path, name, text, m
 
 
 def test_a_grid_of_millions_is_refused_at_once(tmp_path):
-    paths = ("stage2.batch_size", "stage2.epochs", "ot.num_steps")
+    paths = ("stage2.batch_size", "stage2.epochs", "stage1.batch_size")
     space = write_space(tmp_path, {path: {"grid": list(range(1, 25))} for path in paths})
     with pytest.raises(UserError, match=r"--algorithm must have at most 10,000, got 'a grid of 13,824 settings'"):
         plan_of(tmp_path, space, "--algorithm=grid")

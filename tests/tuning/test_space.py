@@ -18,6 +18,7 @@ from otrw.tuning.space import (
     sample_settings,
     settings_config,
     to_plain,
+    without_effect,
 )
 
 BASE = ["--config", "digits_lt"]
@@ -66,6 +67,25 @@ def test_values_that_no_config_takes_are_refused(content, message):
     with pytest.raises(UserError) as caught:
         check_values(parse_space(content), BASE)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("ot_meta", []),
+        ("class_balanced_meta", ["ot.mixing", "ot.epsilon", "ot.weights"]),
+        ("ot_pooled_meta", ["ot.mixing", "ot.epsilon", "ot.weights"]),  # the variant sets the weights, of which the rest hangs
+    ],
+)
+def test_settings_that_a_variant_does_not_look_at_are_found(variant, expected):
+    assert without_effect(load_space("default"), [*BASE, f"--variants=[{variant}]"], variant) == expected
+
+
+def test_a_setting_that_only_one_value_of_another_looks_at_has_an_effect():
+    space = parse_space({"ot.num_steps": {"randint": [1, 9]}, "ot.weights": {"choice": ["semi_relaxed", "sgd"]}})
+    assert without_effect(space, [*BASE, "--variants=[ot_meta]"], "ot_meta") == []
+    alone = parse_space({"ot.num_steps": {"randint": [1, 9]}})
+    assert without_effect(alone, [*BASE, "--variants=[ot_meta]", "--ot.weights=semi_relaxed"], "ot_meta") == ["ot.num_steps"]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "tests"])

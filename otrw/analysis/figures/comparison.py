@@ -138,7 +138,7 @@ def class_error_figure(comparison: Comparison) -> Figure | None:
     axes.set_ylabel("test error (%)")
     axes.set_ylim(0, 100)
     axes.grid(axis="x", visible=False)
-    figure.legend(loc="outside lower center", ncols=min(len(errors), 4))
+    figure.legend(loc="outside lower center", ncols=min(len(errors), 4 if len(places) > 10 else 3))
     add_title(figure, comparison.title)
     return figure
 

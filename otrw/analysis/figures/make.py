@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from otrw.analysis.figures import comparison, samples, search, style
+from otrw.config.variants import BY_TRANSPORT
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment
 
@@ -21,10 +22,9 @@ NEEDED = {
     "class_error": "class_error in result.json",
     "class_weight": "class_mass in result.json",
     "curves": "metrics.jsonl",
-    "weights": "weights.parquet, which stays in the local run's folder",
+    "weights": "weights of transport in a weights.parquet, which stays in the local run's folder",
     "reliability": "predictions.parquet, which stays in the local run's folder",
 }
-TRANSPORT_ROWS = ("ot_meta", "ot", "ot_labels_meta")
 
 
 def make_figures(
@@ -83,7 +83,7 @@ def _of_samples(kind: str, experiments: Sequence[Experiment]) -> Iterator[tuple[
     for experiment in experiments:
         if kind == "reliability":
             name = experiment.record.path.parent.name
-        elif experiment.variant in TRANSPORT_ROWS:
+        elif experiment.variant in BY_TRANSPORT:
             name = f"{experiment.setting.dataset}-if{experiment.imbalance_factor:g}-seed{experiment.seed}-{experiment.variant}"
         else:
             continue

@@ -10,6 +10,9 @@ from otrw.analysis.report.style import STYLE
 from otrw.records.ledger import Record
 
 OF_PLAN = "The score is the noise-aware plan's probability that the given label is wrong."
+WITHIN_CLASS = (
+    "Weights are over the mean of their class: a rare class weighs more as a whole, whichever of its labels are right."
+)
 OF_WEIGHT = (
     "The plan of this variant has the given label in its cost, so the score comes from the weights: 1 / (1 + weight / mean "
     "weight of the class). It orders the samples of one class and is no probability; variant ot_pooled_meta has one."
@@ -29,7 +32,7 @@ def audit_page(audit: Audit, record: Record, picture: Callable[[int], str] | Non
     title = f"Labels to check: {record.path.parent.name}, {record.path.name}"
     meaning = OF_PLAN if audit.by_plan else OF_WEIGHT
     body = [
-        f"<p>{headline(audit)} {meaning} The whole list, worst first: {html.escape(files)}.</p>",
+        f"<p>{headline(audit)} {meaning} {WITHIN_CLASS} The whole list, worst first: {html.escape(files)}.</p>",
         _figures(audit, record),
         '<nav aria-label="classes">'
         + "".join(f'<a href="#class{label}">{html.escape(audit.class_names[label])}</a>' for label in np.unique(audit.given))
@@ -94,7 +97,7 @@ def _sample(audit: Audit, place: int, picture: Callable[[int], str] | None) -> s
         image = f'<img loading="lazy" src="{picture(int(audit.row[place]))}" alt="{identity}">'
     return (
         f"<figure{kind}>{image}<figcaption><b>{rather}</b>{truth}<span>score {audit.score[place]:.2f}, weight "
-        f'{audit.weight[place]:.2g}</span><span class="identity" title="{identity}">{identity}</span></figcaption></figure>'
+        f'{audit.relative[place]:.2g}</span><span class="identity" title="{identity}">{identity}</span></figcaption></figure>'
     )
 
 

@@ -13,13 +13,14 @@ from otrw.analysis.report.style import STYLE
 from otrw.analysis.report.svg import Series, line_chart
 from otrw.analysis.table import dataset_title, net_name
 from otrw.analysis.variant_styles import BLACK, STYLES
-from otrw.config.variants import TITLES
+from otrw.config.variants import BY_TRANSPORT, TITLES
 from otrw.errors import UserError
 from otrw.records.experiments import Experiment, label
 from otrw.records.fingerprint import decisive_settings
 from otrw.records.ledger import read_lines
 
-MAIN_VARIANTS = ("ot_meta", "ot", "ot_labels_meta")
+MOST_GALLERIES = 3
+"""Variants whose images are shown."""
 MOST_CLASSES_AS_TABLE = 20
 FIGURES = (
     ("error", "error"),
@@ -146,7 +147,7 @@ def _classes(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> st
 def _confusions(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
     """Before (stage 1) and after (the main variant) side by side, the others folded away."""
     found = [experiment for experiment in experiments if experiment.record.result.get("confusion")]
-    first = [experiment for variant in ("stage1", *MAIN_VARIANTS) for experiment in found if experiment.variant == variant]
+    first = [experiment for variant in ("stage1", *BY_TRANSPORT) for experiment in found if experiment.variant == variant]
     shown = [experiment for experiment in first if experiment.variant == "stage1"] + [
         experiment for experiment in first if experiment.variant != "stage1"
     ][:1]
@@ -184,7 +185,8 @@ def _confusion(experiment: Experiment, name: str) -> str:
 
 
 def _galleries(experiments: Sequence[Experiment], names: Mapping[Path, str], problems: list[str]) -> str:
-    chosen = [experiment for variant in MAIN_VARIANTS for experiment in experiments if experiment.variant == variant]
+    there = [variant for variant in BY_TRANSPORT if any(experiment.variant == variant for experiment in experiments)]
+    chosen = [experiment for variant in there[:MOST_GALLERIES] for experiment in experiments if experiment.variant == variant]
     parts: list[str] = []
     pictures: dict[str, Callable[[int], str] | None] = {}
     for experiment in chosen:
@@ -224,7 +226,7 @@ def _galleries(experiments: Sequence[Experiment], names: Mapping[Path, str], pro
 def _settings(experiments: Sequence[Experiment], names: Mapping[Path, str]) -> str:
     parts = []
     main = next(
-        (experiment for variant in MAIN_VARIANTS for experiment in experiments if experiment.variant == variant),
+        (experiment for variant in BY_TRANSPORT for experiment in experiments if experiment.variant == variant),
         experiments[-1],
     )
     rows = [
