@@ -75,13 +75,20 @@ def error_figure(comparison: Comparison) -> Figure:
             heights = place + 0.22 * generator.uniform(-1, 1, len(errors))
             axes.plot(errors, heights, "o", color=style.color, markersize=3, alpha=0.5, markeredgewidth=0)
         axes.errorbar(
-            mean, place, xerr=std, fmt=style.marker, color=style.color, markersize=8, capsize=3, markeredgecolor="white"
+            mean,
+            place,
+            xerr=std,
+            fmt=style.marker,
+            color=style.color,
+            markersize=12 if style.marker == "*" else 8,  # a star's arms are thin
+            capsize=3,
+            markeredgecolor="white",
         )
         text = f"{mean:.1f}" + (f" ({std:.1f})" if std is not None else "")
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     axes.set_yticks(range(len(variants)), [_long_label(variant) for variant in variants])
     axes.set_ylim(len(variants) - 0.5, -0.5)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * axes.get_xlim()[1])
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test error, last epoch (%)")
     add_title(figure, comparison.title)

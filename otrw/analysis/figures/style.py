@@ -59,8 +59,8 @@ def plain_logarithmic(axis: Axis) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str, formats: tuple[str, ...]) -> list[Path]:
-    """Write NAME.pdf, NAME.png; the same figure gives the same bytes."""
-    paths = []
+    """Write NAME.pdf, NAME.png, blanks in it as hyphens; the same figure gives the same bytes."""
+    paths, name = [], "-".join(name.split())
     for kind in formats:
         path = folder / f"{name}.{kind}"
         temporary = path.with_name(f".{name}.part.{kind}")
