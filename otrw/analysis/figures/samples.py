@@ -15,6 +15,7 @@ from otrw.records.ledger import read_table
 NUM_BINS = 15
 SMALLEST_SHOWN = 1e-4  # of the mean weight; smaller weights lie on the lower edge
 MOST_CLASSES_NAMED = 20
+PLAN_COSTS = {"prototypes": "distance to prototypes", "probe": "learned cost", "pool": "pooled cost"}
 
 
 def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
@@ -61,7 +62,9 @@ def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
         for axes, places in zip(panels[-1], (range(len(names)), middles), strict=True):
             if len(places) == len(names):
                 axes.set_xticks(places, names, rotation=60 if turned else 0, fontsize=7)
-    panels[-1, 0].set_xlabel("class (given label), largest first")
+    sizes = np.bincount(found[0][1]["given_label"].astype(int))
+    is_sorted = bool((np.diff(sizes) <= 0).all())
+    panels[-1, 0].set_xlabel("class (given label)" + (", largest first" if is_sorted else ""))
     panels[-1, 1].set_xlabel(
         "samples, by class; in a class right labels, then wrong ones" if has_wrong else "samples, by class"
     )
@@ -77,7 +80,9 @@ def weights_figure(experiments: Sequence[Experiment]) -> Figure | None:
 
 def cost_name(experiment: Experiment) -> str:
     """The ground cost of a run's transport, in words."""
-    mixing = _mixing(experiment)
+    settings, mixing = experiment.record.config.get("ot") or {}, _mixing(experiment)
+    if settings.get("weights") == "noise_aware":
+        return f"noise-aware plan, {PLAN_COSTS[settings.get('plan_cost', 'prototypes')]} ({label(experiment.variant)})"
     kind = "feature cost" if mixing == 1 else "label cost" if mixing == 0 else f"combined cost, mixing {mixing:g}"
     return f"{kind} ({label(experiment.variant)})"
 
