@@ -390,30 +390,44 @@ def print_entries(console: Console, entries: list[dict]) -> None:
 
 
 def plot(record: Path, output: Path) -> None:
-    """Time of the fastest peer that reaches the error over ours, for each size and epsilon."""
+    """Time of the fastest peer that reaches the error over ours, for each size and epsilon; hollow where none did: a bound."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    entries = json.loads(record.read_text())["entries"]
-    entries = [e for e in entries if e["reached"] and e["solver"] in PEERS]
+    entries = [e for e in json.loads(record.read_text())["entries"] if e["threads"] == 1]
     targets = sorted({e["target_error"] for e in entries}, reverse=True)
-    figure, axes = plt.subplots(1, len(targets), figsize=(5 * len(targets), 3.5), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(targets), figsize=(5 * len(targets), 3.8), sharey=True, squeeze=False)
     sizes = [s for s in SIZES if any(e["size"] == s for e in entries)]
     for axis, target in zip(axes[0], targets, strict=True):
         for epsilon in sorted({e["epsilon"] for e in entries}, reverse=True):
-            here = [e for e in entries if (e["target_error"], e["epsilon"], e["threads"]) == (target, epsilon, 1)]
-            points = {s: min((e["times_otrw"] for e in here if e["size"] == s), default=None) for s in sizes}
-            shown = [s for s in sizes if points[s] is not None]
-            axis.plot([sizes.index(s) for s in shown], [points[s] for s in shown], marker="o", label=f"epsilon {epsilon:g}")
+            here = [e for e in entries if (e["target_error"], e["epsilon"]) == (target, epsilon)]
+            found = [_ratio([e for e in here if e["size"] == size]) for size in sizes]
+            shown = [i for i, (ratio, _) in enumerate(found) if 0 < ratio < math.inf]
+            (line,) = axis.plot(shown, [found[i][0] for i in shown], linewidth=1, label=f"epsilon {epsilon:g}")
+            for i in shown:
+                ratio, is_bound = found[i]
+                face = "white" if is_bound else line.get_color()
+                axis.plot(i, ratio, "^" if is_bound else "o", color=line.get_color(), markerfacecolor=face)
         axis.axhline(1, color="grey", linewidth=0.8)
         axis.set(title=f"marginal error {target:g}", yscale="log", xticks=range(len(sizes)), xlabel="atoms x samples")
         axis.set_xticklabels(sizes, rotation=30, ha="right")
     axes[0][0].set_ylabel("time of the fastest peer / ours")
-    axes[0][0].legend()
+    axes[0][0].plot([], [], "^", color="grey", markerfacecolor="white", label="no peer got there:\nmore than this")
+    axes[0][0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(output, dpi=150)
+
+
+def _ratio(here: list[dict]) -> tuple[float, bool]:
+    """Of one cell and error: the time of the fastest peer over ours, nan without a record; and whether it is a bound."""
+    own = next((e for e in here if e["solver"] == "otrw"), None)
+    peers = [e for e in here if e["solver"] in PEERS]
+    if own is None or not peers:
+        return math.nan, False
+    there = [_compared(e) for e in peers if e["reached"]]
+    return (min(there) if there else _unreached(peers)) / _compared(own), not there
 
 
 def _compared(entry: dict) -> float:
