@@ -15,6 +15,8 @@ from otrw.records.experiments import label
 LEFT_OUT = ("stage1",)  # so far from the others that these would be one point
 LETTERS = 11
 """That an inch holds in the title, at least."""
+FEWEST_LINES, FEWEST_ABREAST = 6, 10
+"""Lines of a panel at least, and from how many on the name of the data set beside it stands on one line."""
 SHOWN = 1.3
 """Ends of the axes in units of the largest gain: what loses more is drawn at the edge, with its number."""
 
@@ -23,7 +25,7 @@ def study_figure(tables: Sequence[StudyTable]) -> Figure:
     """Draw tables of one study and one metric, each against its reference."""
     drawn = [(table, _variants(table), _cells(table)) for table in tables]
     rows = _packed([len(cells) for _, _, cells in drawn])
-    heights = [max(0.75 + 0.17 * len(drawn[index][1]) for index in row) for row in rows]
+    heights = [max(0.75 + 0.17 * max(FEWEST_LINES, len(drawn[index][1])) for index in row) for row in rows]
     figure = new_figure(max(_width(len(drawn[index][2]) for index in row) for row in rows), sum(heights) + 0.7)
     lines = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for line, row in zip(lines, rows, strict=True):
@@ -38,6 +40,7 @@ def study_figure(tables: Sequence[StudyTable]) -> Figure:
                 _panel(axes, table, variants, cell, most)
                 axes.set_yticks(range(len(variants)), [label(name) for name in variants] if number == 0 else [])
             data_set = table.title.removeprefix(f"{table.study.title}: ").split(".")[0]
+            data_set = data_set if len(variants) >= FEWEST_ABREAST else data_set.replace(", ", ",\n")
             panels[0].set_ylabel(data_set, fontsize=9, fontweight="bold")
     first = tables[0]
     told = (
