@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="the page to write (default: report.html in its folder; of several, comparison.html in the first",
+        help="the page to write (default: report.html in its folder; of several, comparison.html in the first)",
     )
     options = parser.parse_args(arguments)
     for run in options.runs:

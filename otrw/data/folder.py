@@ -71,10 +71,15 @@ def load_folder(root: Path) -> RawData:
 
 def _notes(root: Path, train: Path, images: list[_Found]) -> tuple[str, ...]:
     """A line where no class has an image of its own, all lying deeper: the folder given may be one too far up."""
-    below = [Path(os.path.relpath(image.path, train)).parts[:-1] for image in images]
-    if any(len(folders) < 2 for folders in below) or len({folders[:2] for folders in below}) == len({f[0] for f in below}):
+    below: set[tuple[str, ...]] = set()
+    for image in images:
+        folders = Path(os.path.relpath(image.path, train)).parts[:-1]
+        if len(folders) < 2:  # nearly always the first one
+            return ()
+        below.add(folders[:2])
+    if len(below) == len({folders[0] for folders in below}):
         return ()
-    deeper = os.path.relpath(train / Path(*below[0][:2]), root)
+    deeper = os.path.relpath(train / Path(*min(below)), root)
     return (f"every image lies in a sub-folder of its class, such as {deeper!r}; is data.root one level too far up?",)
 
 

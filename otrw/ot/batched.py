@@ -120,7 +120,7 @@ def _solve(
 
 
 def _extent(cost: Tensor) -> float:
-    """Of the finite costs; picking these out takes as long as a sweep or two, so it is done only where others are there."""
+    """Of the finite costs; these are picked out, which is slow, only where there are others."""
     if cost.numel() == 0:
         return 0.0
     low, high = cost.aminmax()
